@@ -1,0 +1,57 @@
+"""Train, evaluate and report neural networks whose weights live on noisy analog hardware.
+
+    import noiserobust as nr
+
+    noise = nr.GaussianNoise(sigma=0.05)
+    result = nr.evaluate([model], (x, y), noise=noise, levels=[0, 0.02, 0.05], draws=10)
+
+Names are imported when they are first used, so ``import noiserobust`` is instant and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noiserobust.errors import NoiseRobustError as NoiseRobustError
+    from noiserobust.evaluate.api import evaluate as evaluate
+    from noiserobust.evaluate.montecarlo import EvaluationResult as EvaluationResult
+    from noiserobust.noise.base import Noise as Noise
+    from noiserobust.noise.device import DeviceNoise as DeviceNoise
+    from noiserobust.noise.scaled import GaussianNoise as GaussianNoise
+    from noiserobust.noise.scaled import LaplaceNoise as LaplaceNoise
+    from noiserobust.perturb import perturbed as perturbed
+    from noiserobust.rng import Stream as Stream
+    from noiserobust.train.optimizer import PerturbedOptimizer as PerturbedOptimizer
+    from noiserobust.train.rwp import RWP as RWP
+    from noiserobust.train.sam import SAM as SAM
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "NoiseRobustError": "errors",
+    "Stream": "rng",
+    "Noise": "noise.base",
+    "GaussianNoise": "noise.scaled",
+    "LaplaceNoise": "noise.scaled",
+    "DeviceNoise": "noise.device",
+    "perturbed": "perturb",
+    "PerturbedOptimizer": "train.optimizer",
+    "SAM": "train.sam",
+    "RWP": "train.rwp",
+    "evaluate": "evaluate.api",
+    "EvaluationResult": "evaluate.montecarlo",
+}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,7 @@
+"""``python -m noiserobust``."""
+
+import sys
+
+from noiserobust.cli import main
+
+sys.exit(main())

@@ -1,0 +1,232 @@
+"""The command line: ``noiserobust demo | train | evaluate | report | profiles``.
+
+A verb imports what it needs when it runs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+
+from noiserobust.config import PRECISIONS, Scalar, TrainConfig
+from noiserobust.errors import InvalidValueError, NoiseRobustError, did_you_mean
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments, by default those of the process.
+
+    Returns:
+        Exit status: 0 done, 2 bad input or usage, 130 interrupted. A fault of ours is an exception (status 1).
+    """
+    try:
+        parser = _parser()
+        settings = _parse(parser, list(sys.argv[1:] if argv is None else argv))
+        if settings.verb is None:
+            parser.print_help()
+        else:
+            _VERBS[settings.verb][1](settings[settings.verb])
+    except NoiseRobustError as error:
+        print(f"noiserobust: error: {_one_line(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(
+            "noiserobust: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr
+        )
+        return INTERRUPTED
+    return DONE
+
+
+def _add_demo(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for weights, results and the report")
+
+
+def _demo(settings: Namespace) -> None:
+    from noiserobust.demo import run_demo
+
+    run_demo(settings.out)
+
+
+def _add_train(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the settings below")
+    parser.add_class_arguments(TrainConfig)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="train seeds, integers >= 0: one training each"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ...")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for weights and metrics; finished seeds are kept"
+    )
+
+
+def _train(settings: Namespace) -> None:
+    from noiserobust.evaluate.forward import pick_device
+    from noiserobust.evaluate.heldout import held_out_score
+    from noiserobust.train.runs import train_seeds
+
+    names = TrainConfig.__dataclass_fields__
+    config = TrainConfig(**{name: settings[name] for name in names})
+    paths = train_seeds(
+        config,
+        settings.seeds,
+        settings.out,
+        make_score=held_out_score,
+        device=pick_device(settings.device),
+        progress=True,
+    )
+    for path in paths:
+        print(path)
+
+
+def _add_evaluate(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", type=str, required=True, help="name, package.module:callable or file.py:callable")
+    parser.add_argument("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", required=True, help=".safetensors, .pt, .pth or .th files, one a train seed"
+    )
+    parser.add_argument(
+        "--data", type=str, required=True, help="digits, npz:FILE, imagefolder:DIR or file.py:callable; the test split"
+    )
+    parser.add_argument(
+        "--normalize",
+        type=str,
+        help="imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else what the data set has",
+    )
+    parser.add_argument("--noise", type=str, required=True, help="gaussian, laplace, a device profile or FILE.yaml")
+    parser.add_argument(
+        "--levels",
+        type=str,
+        nargs="+",
+        required=True,
+        help="severities: sigma or b as a fraction of the largest weight of a filter, or times (1s 1h 1d 1y); "
+        "clean is without noise",
+    )
+    parser.add_argument("--draws", type=int, default=10, help="noise draws (chips) for each file and level, >= 1")
+    parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
+    parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
+    parser.add_argument("--precision", type=str, default="fp32", help=f"{' or '.join(PRECISIONS)}")
+    parser.add_argument("--batch-size", type=int, help="images a pass; default: 100 on a CPU, else 1000")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
+
+
+def _evaluate(settings: Namespace) -> None:
+    from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
+
+    out = settings.out
+    values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
+    values["model_args"] = _model_args(settings.model_args)
+    result = evaluate_files(EvaluateConfig(**values), out, progress=True)
+    print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
+    print(f"{out}: draws.csv, summary.csv, manifest.json")
+
+
+def _add_report(parser: ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", help="result folders, or folders that contain some")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
+
+
+def _report(settings: Namespace) -> None:
+    from noiserobust.report import write_report
+
+    print(write_report(settings.folders, settings.out).html)
+
+
+def _add_profiles(parser: ArgumentParser) -> None:
+    parser.add_argument("action", type=str, help="list, or show")
+    parser.add_argument("name", type=str, nargs="?", help="profile to show: a name or a .yaml file")
+
+
+def _profiles(settings: Namespace) -> None:
+    from noiserobust.errors import check_choice
+    from noiserobust.noise.profiles import load_profile, profile_names
+
+    if check_choice("action", settings.action, ["list", "show"]) == "list":
+        for name in profile_names():
+            profile = load_profile(name)
+            print(f"{name}  {profile.technology}  {profile.source['citation']}")
+        return
+    if settings.name is None:
+        raise InvalidValueError("Expected `profiles show` to be followed by the name of a profile, but got none")
+    profile = load_profile(settings.name)
+    shown = {"name": profile.name, "technology": profile.technology, "description": profile.description}
+    shown |= {"source": dict(profile.source), **profile.settings()}
+    print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100), end="")
+
+
+_VERBS = {
+    "demo": (_add_demo, _demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
+    "train": (_add_train, _train, "train a model for a noise, one training a train seed"),
+    "evaluate": (_add_evaluate, _evaluate, "measure the accuracy of weights files under noise"),
+    "report": (_add_report, _report, "write tables, curves and a page from evaluations"),
+    "profiles": (_add_profiles, _profiles, "list device profiles, or show one"),
+}
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="noiserobust",
+        description="Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
+        exit_on_error=False,
+        version=_version(),
+    )
+    verbs = parser.add_subcommands(dest="verb", required=False)
+    for verb, (add, _, help_text) in _VERBS.items():
+        sub = ArgumentParser(description=f"{help_text[0].upper()}{help_text[1:]}.", exit_on_error=False)
+        add(sub)
+        verbs.add_subcommand(verb, sub, help=help_text)
+    return parser
+
+
+def _version() -> str:
+    from noiserobust import __version__
+
+    return __version__
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    try:
+        return parser.instantiate(parser.parse_args(arguments))
+    except ArgumentError as error:
+        raise InvalidValueError(_in_our_voice(str(error), parser)) from error
+
+
+def _in_our_voice(message: str, parser: ArgumentParser) -> str:
+    """Return what the parser says about an argument as ``Expected `X` to be ..., but got ...``."""
+    message = _one_line(message)
+    if match := re.search(r'Parser key "([^"]+)"(?: element \d+)?: Expected an? (.+?)\. Got value: (.*)', message):
+        key, wanted, got = match.groups()
+        kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", wanted)
+        return f"Expected `{key}` to be of type {kind}, but got {got!r}"
+    if match := re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.\-]+)", message):
+        return f"Expected only known settings, but got {match[1]!r}{did_you_mean(match[1], _settings(parser))}"
+    return message
+
+
+def _settings(parser: ArgumentParser) -> set[str]:
+    subparsers = parser._subcommands_action._name_parser_map.values()
+    return {option.removeprefix("--") for p in subparsers for a in p._actions for option in a.option_strings}
+
+
+def _model_args(pairs: Sequence[str]) -> dict[str, Scalar]:
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidValueError(f"Expected `model-args` to be of the form name=value, but got {pair!r}")
+        arguments[key] = yaml.safe_load(value)
+    return arguments
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

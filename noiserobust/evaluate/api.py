@@ -1,0 +1,158 @@
+"""``noiserobust.evaluate``: models in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from noiserobust.config import PRECISIONS
+from noiserobust.data.normalize import Normalize, parse_normalize
+from noiserobust.errors import InvalidValueError, check_choice, check_integer
+from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
+from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
+from noiserobust.noise.base import Noise
+from noiserobust.perturb import Select
+from noiserobust.results.manifest import environment
+from noiserobust.results.store import DrawStore
+
+
+def evaluate(
+    models: nn.Module | Sequence[nn.Module],
+    data: Data,
+    *,
+    noise: Noise,
+    levels: Sequence[float | str] | None = None,
+    draws: int = 10,
+    seed: int = 0,
+    precision: str = "fp32",
+    device: str = "auto",
+    method: str = "model",
+    train_seeds: Sequence[int] | None = None,
+    normalize: str | Normalize = "none",
+    batch_size: int | None = None,
+    select: Select | None = None,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Measure how accurate models stay when noise falls on their weights.
+
+    Args:
+        models: one model, or several trainings of one method (one a train seed); left unchanged.
+        data: ``(x, y)`` tensors or arrays, x of shape (N, C, H, W) or (N, features), uint8 (scaled to [0, 1]) or
+            floating, y integer labels (N,); or a DataLoader of such batches.
+        noise: the noise; the same object the trainer takes.
+        levels: severities, numbers or text (``"1d"`` for a device); ``0`` of a scaled noise and ``"clean"`` mean
+            without noise. By default the noise's own level.
+        draws: chips for each model and level, >= 1; a level without noise has one.
+        seed: root seed of the chips, >= 0. Draw k is the same chip at every level and for every method.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast.
+        device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda:0"``, ...
+        method: name of the method in the results.
+        train_seeds: the train seed of each model, by default 0, 1, ...
+        normalize: from stored values to network inputs: ``"none"``, ``"cifar10"``, ``"m,m,m/s,s,s"``, ...
+        batch_size: examples a pass through the network, >= 1; without effect on a DataLoader.
+        select: which weights are noisy; by default all of Conv, Linear, Embedding, recurrent and attention modules.
+        out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        The draws, one row each, and their summary.
+
+    Raises:
+        InvalidValueError: if an argument is not valid, or model, data and noise do not fit together.
+        OutputError: if ``out`` cannot be written to.
+    """
+    sequence = [models] if isinstance(models, nn.Module) else list(models)
+    if not sequence or not all(isinstance(m, nn.Module) for m in sequence):
+        raise InvalidValueError(f"Expected `models` to be a module or a non-empty list of modules, but got {models!r}")
+    if not isinstance(noise, Noise):
+        raise InvalidValueError(f"Expected `noise` to be a noise object, but got {noise!r}")
+    seeds = list(range(len(sequence)) if train_seeds is None else train_seeds)
+    if len(seeds) != len(sequence) or len(set(seeds)) != len(seeds):
+        raise InvalidValueError(
+            f"Expected `train_seeds` to be {len(sequence)} distinct integers, but got {train_seeds!r}"
+        )
+    subjects = [
+        Subject(method, check_integer("train_seeds", s, minimum=0), f"model{s}", lambda m=m: m)  # type: ignore[misc]
+        for s, m in zip(seeds, sequence, strict=True)
+    ]
+    plan = Plan(noise, parse_levels(noise, [noise.level] if levels is None else levels), draws, seed, select)
+    forward = make_forward(data, normalize, device, precision, batch_size)
+    if out is None:
+        return as_result(run(subjects, forward, plan, progress=progress))
+    hashes = [{"method": method, "train_seed": s.train_seed, "sha256": state_sha256(s.load())} for s in subjects]
+    configuration = describe(plan, forward, {"weights": hashes, "normalize": str(forward.normalize)})
+    return run_into(Path(out), subjects, forward, plan, configuration, progress=progress)
+
+
+def make_forward(
+    data: Data, normalize: str | Normalize, device: str, precision: str, batch_size: int | None
+) -> Forward:
+    """Return the forward pass over a data set.
+
+    Raises:
+        InvalidValueError: if an argument is not valid.
+    """
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1)
+    return Forward(
+        as_data(data),
+        parse_normalize(normalize) if isinstance(normalize, str) else normalize,
+        pick_device(device),
+        check_choice("precision", precision, PRECISIONS),
+        batch_size,
+    )
+
+
+def run_into(
+    out: Path,
+    subjects: Sequence[Subject],
+    forward: Forward,
+    plan: Plan,
+    configuration: dict[str, Any],
+    *,
+    progress: bool = False,
+) -> EvaluationResult:
+    """Evaluate into a folder, keeping the finished draws of an earlier run of the same configuration.
+
+    Raises:
+        InvalidValueError: if the folder holds results of another configuration.
+        OutputError: if it cannot be written to.
+    """
+    store = DrawStore(out, configuration, environment({"device": str(forward.device)}))
+    result = as_result(run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress))
+    store.finish(result.summary())
+    return result
+
+
+def describe(plan: Plan, forward: Forward, more: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that determines the results, JSON-able."""
+    data = forward.data
+    known = {} if isinstance(data, DataLoader) else {"sha256": data.sha256(), "n_examples": len(data)}
+    return {
+        "data": known,
+        "noise": plan.noise.describe(),
+        "level_name": plan.noise.level_name,
+        "levels": [level.value for level in plan.levels],
+        "draws": plan.draws,
+        "seed": plan.seed,
+        "select": None if plan.select is None else str(plan.select),
+        "precision": forward.precision,
+        **more,
+    }
+
+
+def state_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 over the names, dtypes, shapes and values of a model's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""``noiserobust evaluate``: weights, data and noise by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from noiserobust.data.registry import default_normalize, load_data
+from noiserobust.errors import InvalidValueError
+from noiserobust.evaluate.api import describe, make_forward, run_into
+from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, parse_levels
+from noiserobust.models.registry import build_model
+from noiserobust.models.weights import Weights, fit_weights, read_weights
+from noiserobust.noise.registry import build_noise
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What the command line says.
+
+    Args:
+        model: registered name, package.module:callable or path/to/file.py:callable.
+        weights: weights files; each is one train seed.
+        data: name of the data set; its test split is used.
+        noise: name of the noise, of a profile, or a .yaml file.
+        levels: severities in the units of the noise, or ``clean``.
+        draws: chips for each file and level.
+        seed: root seed of the chips.
+        model_args: keyword arguments of the model.
+        normalize: by default what the weights were trained with, or what the data set has.
+        method: name of the method in the results; by default what the weights file says, else ``model``.
+        device: where to compute.
+        precision: ``fp32`` or ``bf16``.
+        batch_size: examples a pass through the network.
+    """
+
+    model: str
+    weights: Sequence[Path]
+    data: str
+    noise: str
+    levels: Sequence[float | str]
+    draws: int = 10
+    seed: int = 0
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    normalize: str | None = None
+    method: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int | None = None
+
+
+def evaluate_files(config: EvaluateConfig, out: Path, *, progress: bool = False) -> EvaluationResult:
+    """Evaluate weights files into a folder.
+
+    Raises:
+        NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
+    """
+    noise = build_noise(config.noise)
+    plan = Plan(noise, parse_levels(noise, list(config.levels)), config.draws, config.seed)
+    files = [read_weights(path) for path in config.weights]
+    model = build_model(config.model, config.model_args)
+    for file in files:
+        fit_weights(model, file)  # all are checked before the first is evaluated
+    subjects = _subjects(files, model, config.method)
+    normalize = config.normalize or _trained_normalize(files) or default_normalize(config.data)
+    forward = make_forward(
+        load_data(config.data, "test"), normalize, config.device, config.precision, config.batch_size
+    )
+    configuration = describe(
+        plan,
+        forward,
+        {
+            "model": config.model,
+            "model_args": dict(config.model_args),
+            "weights": [
+                {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
+                for s, w in zip(subjects, files, strict=True)
+            ],
+            "normalize": str(forward.normalize),
+        },
+    )
+    configuration["data"] = {"name": config.data, **configuration["data"]}
+    return run_into(out, subjects, forward, plan, configuration, progress=progress)
+
+
+def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) -> list[Subject]:
+    """Return one subject a file; files that do not say their train seed are numbered in the order given."""
+    subjects: list[Subject] = []
+    taken: set[tuple[str, int]] = set()
+    for number, file in enumerate(files):
+        name = method or file.metadata.get("method") or "model"
+        text = file.metadata.get("train_seed", "")
+        seed = int(text) if text.isdecimal() else number
+        if (name, seed) in taken:
+            raise InvalidValueError(
+                f"Expected `weights` to be of different train seeds, but {file.path} is a second one "
+                f"of method {name!r} with train seed {seed}"
+            )
+        taken.add((name, seed))
+
+        def load(file: Weights = file) -> nn.Module:
+            fit_weights(model, file)
+            return model
+
+        subjects.append(Subject(name, seed, file.path.as_posix(), load))
+    return subjects
+
+
+def _trained_normalize(files: Sequence[Weights]) -> str | None:
+    found = {file.metadata["normalize"] for file in files if "normalize" in file.metadata}
+    if len(found) > 1:
+        raise InvalidValueError(
+            f"Expected `weights` to be trained with one normalisation, but got {' and '.join(sorted(found))}; "
+            "give `--normalize` or evaluate them apart"
+        )
+    return found.pop() if found else None

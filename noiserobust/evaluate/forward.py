@@ -1,0 +1,146 @@
+"""Forward passes over a data set: batches, device, precision, memory layout."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from noiserobust.data.arrays import ArrayData, from_arrays
+from noiserobust.errors import InvalidValueError
+
+Batch = tuple[Tensor, Tensor]
+Data = ArrayData | DataLoader[Any] | tuple[Any, Any]
+"""What can be evaluated on: arrays or tensors ``(x, y)``, or a loader of such batches."""
+
+
+def pick_device(name: str) -> torch.device:
+    """Return a device by name; ``"auto"`` is the first CUDA device if there is one, else the CPU.
+
+    Raises:
+        InvalidValueError: if there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidValueError(
+            f"Expected `device` to be auto, cpu or a device of this machine, but got {name!r}: {reason}"
+        ) from None
+    return device
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Runs models over one data set and counts right answers.
+
+    Args:
+        data: labelled examples; a loader is gone through anew for each pass.
+        normalize: from stored values to network inputs.
+        device: where to compute.
+        precision: ``"fp32"`` (the weights' own dtype), or ``"bf16"`` for autocast.
+        batch_size: examples a pass through the network, for arrays; by default 100 on a CPU, where small batches stay
+            in cache, and 1000 elsewhere.
+    """
+
+    data: ArrayData | DataLoader[Any]
+    normalize: Callable[[Tensor], Tensor]
+    device: torch.device
+    precision: str = "fp32"
+    batch_size: int | None = None
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Return a copy of a model in evaluation mode, on the device, convolutions channels-last."""
+        placed = copy.deepcopy(model).eval().to(self.device)
+        if any(isinstance(m, nn.Conv2d) for m in placed.modules()):
+            placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed
+
+    def accuracy(self, model: nn.Module) -> tuple[float, int]:
+        """Return the percentage of right answers of a placed model and the number of examples.
+
+        Raises:
+            InvalidValueError: if the data do not fit the model.
+        """
+        right, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        with torch.inference_mode(), self._autocast():
+            for x, y in self._stored_batches():
+                output = _checked_output(_run(model, self._prepared(x)), x, y)
+                right += (output.argmax(dim=1) == y.to(self.device, non_blocking=True)).sum()
+                total += len(y)
+        if not total:
+            raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
+        return 100.0 * right.item() / total, total
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        x = self.normalize(x.to(self.device, non_blocking=True))
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def _stored_batches(self) -> Iterable[Batch]:
+        if isinstance(self.data, DataLoader):
+            return map(_pair, self.data)
+        # Split, not indexed: views cost nothing.
+        size = self.batch_size or (100 if self.device.type == "cpu" else 1000)
+        return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
+
+
+def as_data(data: Data) -> ArrayData | DataLoader[Any]:
+    """Return what can be evaluated on as checked arrays or a loader.
+
+    Raises:
+        InvalidValueError: if it is neither.
+    """
+    if isinstance(data, (ArrayData, DataLoader)):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return from_arrays(data[0], data[1], "data")
+    raise InvalidValueError(f"Expected `data` to be (x, y) or a DataLoader, but got {type(data).__name__}")
+
+
+def _pair(batch: Any) -> Batch:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, Tensor) for b in batch):
+        raise InvalidValueError(f"Expected the batches of `data` to be pairs of tensors (x, y), but got {_kind(batch)}")
+    return batch[0], batch[1]
+
+
+def _run(model: nn.Module, x: Tensor) -> Any:
+    try:
+        return model(x)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())
+        raise InvalidValueError(
+            f"Expected `data` to fit the model, but a batch of shape {tuple(x.shape)} failed: {reason}"
+        ) from error
+
+
+def _checked_output(output: Any, x: Tensor, y: Tensor) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(y):
+        raise InvalidValueError(
+            f"Expected the model to return scores of shape ({len(y)}, classes) for inputs of shape {tuple(x.shape)}, "
+            f"but got {_kind(output)}"
+        )
+    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)  # labels are stored on the CPU: no device waits
+    if low < 0 or high >= output.shape[1]:
+        raise InvalidValueError(
+            f"Expected the labels of `data` to be in 0..{output.shape[1] - 1}, as the model has {output.shape[1]} "
+            f"outputs, but got {low if low < 0 else high}"
+        )
+    return output
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,0 +1,206 @@
+"""Monte-Carlo over trained weights, noise levels and noise draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.evaluate.forward import Forward
+from noiserobust.noise.base import CLEAN, Noise
+from noiserobust.perturb import Select, chip_stream, displaced, find_sites, noisy_weights
+from noiserobust.results.store import Row, as_frame
+from noiserobust.results.summary import summarize
+from noiserobust.rng import Stream
+
+METRIC = "accuracy"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Trained weights to evaluate.
+
+    Args:
+        method: name of the method that trained them, for tables.
+        train_seed: which of several trainings of that method they are; chips of different train seeds are independent.
+        weights: what they are called in the results.
+        load: returns the model with these weights.
+    """
+
+    method: str
+    train_seed: int
+    weights: str
+    load: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One severity of a noise; ``noise`` is None where there is none (level 0)."""
+
+    value: float
+    noise: Noise | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed: every subject on every level with every draw.
+
+    Args:
+        noise: the noise; its own level does not matter.
+        levels: severities; a level without noise has one draw.
+        draws: chips per subject and level, >= 1.
+        seed: root seed of the chips, >= 0.
+        select: which weights are noisy, as in :func:`noiserobust.perturb.find_sites`.
+    """
+
+    noise: Noise
+    levels: Sequence[Level]
+    draws: int
+    seed: int
+    select: Select | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("draws", self.draws, minimum=1)
+        check_integer("seed", self.seed, minimum=0)
+
+    def tasks(self) -> list[tuple[Level, int]]:
+        """Return each level with each of its draws."""
+        return [(level, draw) for level in self.levels for draw in range(self.draws if level.noise else 1)]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Args:
+        draws: one row a (weights, level, draw), with the columns of ``draws.csv``.
+    """
+
+    draws: pd.DataFrame = field(repr=False)
+
+    def summary(self, ci_level: float = 0.95) -> pd.DataFrame:
+        """Return one row a (method, noise, level): mean, noise uncertainty, seed uncertainty, interval.
+
+        Args:
+            ci_level: level of the Student-t interval over train seeds, in (0, 1).
+        """
+        return summarize(self.draws, ci_level)
+
+
+def parse_levels(noise: Noise, levels: Sequence[float | str]) -> list[Level]:
+    """Return levels of a noise from numbers or text; ``0`` of a scaled noise and ``"clean"`` mean without noise.
+
+    Raises:
+        InvalidValueError: if there is none, one is not valid for this noise, or one is given twice.
+    """
+    if isinstance(levels, (str, bytes)) or not isinstance(levels, Sequence) or not levels:
+        raise InvalidValueError(f"Expected `levels` to be a non-empty list of levels, but got {levels!r}")
+    parsed: dict[float, Level] = {}
+    for text in levels:
+        value = 0.0 if text == CLEAN else noise.parse_level(text)
+        if value in parsed:
+            raise InvalidValueError(f"Expected `levels` to be distinct, but got {text!r} twice")
+        parsed[value] = Level(value, noise.at(value) if value else None)
+    return list(parsed.values())
+
+
+def run(
+    subjects: Sequence[Subject],
+    forward: Forward,
+    plan: Plan,
+    *,
+    done: Sequence[Row] = (),
+    keep: Callable[[Row], None] | None = None,
+    progress: bool = False,
+) -> list[Row]:
+    """Evaluate.
+
+    Args:
+        subjects: trained weights.
+        forward: data, device, precision.
+        plan: noise, levels, draws.
+        done: rows of an earlier run, not computed again.
+        keep: called with each new row as soon as it is known.
+        progress: whether to show a progress bar on a terminal.
+
+    Returns:
+        All rows, those of ``done`` first.
+
+    Raises:
+        InvalidValueError: if data, weights or noise do not fit together.
+    """
+    rows = list(done)
+    finished = {_identity(row) for row in rows}
+    tasks = plan.tasks()
+    with tqdm(
+        total=len(subjects) * len(tasks), initial=len(rows), unit="draw", disable=None if progress else True
+    ) as bar:
+        for subject in subjects:
+            missing = [
+                t
+                for t in tasks
+                if (subject.method, subject.train_seed, subject.weights, t[0].value, t[1]) not in finished
+            ]
+            for row in _draws(subject, forward, plan, missing):
+                if keep:
+                    keep(row)
+                rows.append(row)
+                bar.update()
+    return rows
+
+
+def mean_accuracy(model: nn.Module, forward: Forward, noise: Noise, streams: Sequence[Stream]) -> float:
+    """Return the mean accuracy in percent of a placed model over one chip for each stream."""
+    sites = find_sites(model)
+    values = []
+    for stream in streams:
+        with displaced(noisy_weights(sites, noise, stream)):
+            values.append(forward.accuracy(model)[0])
+    return sum(values) / len(values)
+
+
+def as_result(rows: Sequence[Row]) -> EvaluationResult:
+    """Return rows as a result."""
+    return EvaluationResult(as_frame(rows))
+
+
+def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple[Level, int]]) -> Iterator[Row]:
+    if not tasks:
+        return
+    model = forward.place(subject.load())
+    _check_finite(model, subject)
+    sites = find_sites(model, plan.select)
+    for level, draw in tasks:
+        stream = chip_stream(plan.seed, subject.train_seed, draw)
+        with displaced(noisy_weights(sites, level.noise, stream) if level.noise else ()):
+            value, n_examples = forward.accuracy(model)
+        yield {
+            "method": subject.method,
+            "train_seed": subject.train_seed,
+            "weights": subject.weights,
+            "noise": plan.noise.name,
+            "level_name": plan.noise.level_name,
+            "level": level.value,
+            "draw": draw,
+            "metric": METRIC,
+            "value": value,
+            "n_examples": n_examples,
+        }
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["method"], row["train_seed"], row["weights"], row["level"], row["draw"]
+
+
+def _check_finite(model: nn.Module, subject: Subject) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InvalidValueError(
+                f"Expected weights {subject.weights} to be finite, but {name} holds NaN or infinity"
+            )

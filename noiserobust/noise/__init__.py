@@ -1,0 +1,1 @@
+"""Noise on weights: one object for the trainer and the evaluator."""

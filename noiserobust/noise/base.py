@@ -1,0 +1,93 @@
+"""The interface every noise has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.noise.layout import FILTERS, FilterView
+from noiserobust.rng import Stream
+
+CLEAN = "clean"
+"""The word for "without noise" wherever levels are given."""
+
+
+class Noise(ABC):
+    """Random errors of weights stored on analog hardware, at one severity.
+
+    Immutable. The same object serves the trainer and the evaluator; :meth:`at` gives it another severity. At equal
+    streams two severities describe *the same chip*: what is random about it is the same, its strength differs.
+    """
+
+    level_name: ClassVar[str]
+    """What the severity is called: ``"sigma"``, ``"b"``, ``"t"``."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Short name for result tables; two noises that differ in more than their level have different names."""
+
+    @property
+    @abstractmethod
+    def level(self) -> float:
+        """The severity, in units of ``level_name``."""
+
+    @abstractmethod
+    def at(self, level: float) -> Self:
+        """Return the same noise at another severity."""
+
+    @abstractmethod
+    def with_settings(self, **settings: Any) -> Self:
+        """Return the same noise with other settings than its level.
+
+        Raises:
+            InvalidValueError: if a setting is unknown or out of range.
+        """
+
+    @abstractmethod
+    def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
+        """Return a noisy copy of a weight.
+
+        Args:
+            weight: floating point tensor of any shape on any device; not changed.
+            stream: where the random numbers come from; equal streams give equal noise on every device.
+            view: how the weight is laid out in filters.
+
+        Returns:
+            Detached tensor of the same shape, dtype and device.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return everything but the level that determines the noise, JSON-able."""
+
+    def parse_level(self, text: str | float) -> float:
+        """Return a level given as a number or as text in the units of ``level_name``.
+
+        Raises:
+            InvalidValueError: if it is not a valid level of this noise.
+        """
+        try:
+            level = float(text)
+        except (TypeError, ValueError):
+            raise InvalidValueError(
+                f"Expected a level of `{self.level_name}` to be a number, but got {text!r}"
+            ) from None
+        return self.at(level).level
+
+
+def check_weight(weight: Tensor) -> Tensor:
+    """Return a weight detached and in the dtype in which noise is computed: float64 if it has it, else float32.
+
+    Raises:
+        InvalidValueError: if it is not a floating point tensor.
+    """
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        got = f"dtype {weight.dtype}" if isinstance(weight, Tensor) else type(weight).__name__
+        raise InvalidValueError(f"Expected `weight` to be a floating point tensor, but got {got}")
+    return weight.detach().to(torch.float64 if weight.dtype == torch.float64 else torch.float32)

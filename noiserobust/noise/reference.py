@@ -1,0 +1,73 @@
+"""What a noise level is a fraction of: a statistic of the weights, over a filter, a tensor or a crossbar tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from noiserobust.errors import InvalidValueError, check_integer
+
+REFERENCES = ("max", "l2", "std", "absolute", "weight")
+GRANULARITIES = ("filter", "tensor", "tile")
+
+Tile = tuple[int, int]
+Statistic = Callable[[Tensor], Tensor]
+
+_STATISTICS: dict[str, Statistic] = {
+    "max": lambda w: w.abs().amax(),
+    "l2": lambda w: torch.linalg.vector_norm(w),
+    "std": lambda w: w.std(correction=0),
+}
+_ROW_STATISTICS: dict[str, Statistic] = {
+    "max": lambda w: w.abs().amax(dim=1, keepdim=True),
+    "l2": lambda w: torch.linalg.vector_norm(w, dim=1, keepdim=True),
+    "std": lambda w: w.std(dim=1, correction=0, keepdim=True),
+}
+
+
+def check_tile(tile: object) -> Tile:
+    """Return ``(rows, columns)`` of a crossbar tile if both are integers >= 1.
+
+    Raises:
+        InvalidValueError: if they are not.
+    """
+    if not isinstance(tile, (tuple, list)) or len(tile) != 2:
+        raise InvalidValueError(f"Expected `tile` to be (rows, columns), but got {tile!r}")
+    return check_integer("tile rows", tile[0], minimum=1), check_integer("tile columns", tile[1], minimum=1)
+
+
+def reference_scale(matrix: Tensor, reference: str, granularity: str, tile: Tile) -> Tensor:
+    """Return what the level is a fraction of, for each weight.
+
+    Args:
+        matrix: weights of shape ``(filters, inputs)``, floating point.
+        reference: ``"max"`` (largest magnitude), ``"l2"`` (Euclidean norm) or ``"std"`` (population standard
+            deviation) of the group, ``"weight"`` (each weight's own magnitude) or ``"absolute"`` (1).
+        granularity: the group: ``"filter"`` (a row), ``"tensor"`` (all) or ``"tile"`` (a block of at most ``rows``
+            inputs by ``columns`` filters). Without effect on ``"weight"`` and ``"absolute"``.
+        tile: ``(rows, columns)`` of a crossbar tile; rows take inputs, columns take filters.
+
+    Returns:
+        Tensor >= 0 that broadcasts to the shape of ``matrix``, same dtype.
+    """
+    if reference == "absolute":
+        return matrix.new_ones(1, 1)
+    if reference == "weight":
+        return matrix.abs()
+    if granularity == "filter":
+        return _ROW_STATISTICS[reference](matrix)
+    if granularity == "tensor":
+        return _STATISTICS[reference](matrix).reshape(1, 1)
+    return per_tile(matrix, _STATISTICS[reference], tile)
+
+
+def per_tile(matrix: Tensor, statistic: Statistic, tile: Tile) -> Tensor:
+    """Return a tensor like ``matrix`` that holds, for each crossbar tile, the statistic of that tile's weights."""
+    rows, columns = tile
+    result = torch.empty_like(matrix)
+    for source, target in zip(matrix.split(columns, dim=0), result.split(columns, dim=0), strict=True):
+        for block, out in zip(source.split(rows, dim=1), target.split(rows, dim=1), strict=True):
+            out.copy_(statistic(block))
+    return result

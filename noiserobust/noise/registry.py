@@ -1,0 +1,65 @@
+"""From the name of a noise, as on the command line, to the object."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from noiserobust.config import NoiseConfig
+from noiserobust.errors import InvalidValueError, check_choice, unknown_name
+from noiserobust.noise.base import Noise
+from noiserobust.noise.device import DeviceNoise
+from noiserobust.noise.profiles import parse_profile, profile_names, read_yaml
+from noiserobust.noise.scaled import SCALED_NOISES
+
+
+def build_noise(spec: str, level: str | float | None = None, **settings: Any) -> Noise:
+    """Return a noise by name.
+
+    Args:
+        spec: ``"gaussian"``, ``"laplace"``, a profile's name, or a ``.yaml`` file: a device profile, or settings such
+            as ``{noise: gaussian, reference: l2}``.
+        level: its severity; by default 0 for scaled noise and the profile's first time for a device.
+        settings: what differs from the default or from the file, such as ``reference="l2"``.
+
+    Raises:
+        InvalidValueError: if there is no such noise or a setting or the level is not valid.
+        MissingFileError: if there is no such file.
+    """
+    noise = _from_file(Path(spec)) if spec.endswith((".yaml", ".yml")) else _from_name(spec)
+    noise = noise.with_settings(**settings)
+    return noise if level is None else noise.at(noise.parse_level(level))
+
+
+def noise_from_config(config: NoiseConfig) -> Noise:
+    """Return the noise that settings describe.
+
+    Raises:
+        InvalidValueError: if a setting is not valid or does not go with the noise.
+    """
+    settings = {"reference": config.reference, "granularity": config.granularity}
+    return build_noise(config.name, config.level, **{k: v for k, v in settings.items() if v is not None})
+
+
+def _from_name(name: str) -> Noise:
+    if name in SCALED_NOISES:
+        return SCALED_NOISES[name](0.0)
+    if name in profile_names():
+        return DeviceNoise.from_profile(name)
+    raise unknown_name("noise", name, [*SCALED_NOISES, *profile_names()])
+
+
+def _from_file(path: Path) -> Noise:
+    content: Any = read_yaml(path)
+    if isinstance(content, dict) and "schema_version" in content:
+        profile = parse_profile(content, str(path))
+        return DeviceNoise(profile, profile.times[0])
+    if not isinstance(content, dict) or not isinstance(content.get("noise"), str):
+        raise InvalidValueError(
+            f"Expected {path} to hold a device profile or a mapping with a `noise`, but got {content!r}"
+        )
+    settings = {str(key): value for key, value in content.items() if key != "noise"}
+    try:
+        return SCALED_NOISES[check_choice("noise", content["noise"], SCALED_NOISES)](0.0).with_settings(**settings)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{path}: {error}") from None

@@ -1,0 +1,146 @@
+"""Additive noise whose strength is a fraction of the weights' own scale."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Self
+
+from noiserobust.errors import check_choice, check_number, unknown_name
+from noiserobust.noise.base import Noise, check_weight
+from noiserobust.noise.layout import FILTERS, FilterView
+from noiserobust.noise.reference import GRANULARITIES, REFERENCES, Tile, check_tile, reference_scale
+from noiserobust.rng import Stream
+
+
+@dataclass(frozen=True)
+class ScaledNoise(Noise):
+    """``w + level * scale(w) * z`` with independent unit noise ``z`` on every weight.
+
+    Args:
+        reference: what the level is a fraction of: ``"max"`` the largest magnitude (default), ``"l2"`` the Euclidean
+            norm, ``"std"`` the population standard deviation of the group; ``"weight"`` each weight's own magnitude
+            (multiplicative noise); ``"absolute"`` 1.
+        granularity: the group: ``"filter"`` one output channel (default), ``"tensor"``, or ``"tile"``.
+        tile: ``(rows, columns)`` of a crossbar tile; rows take inputs, columns take output channels.
+    """
+
+    reference: str = field(default="max", kw_only=True)
+    granularity: str = field(default="filter", kw_only=True)
+    tile: Tile = field(default=(512, 512), kw_only=True)
+
+    kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, self.level_name, check_number(self.level_name, self.level, minimum=0))
+        check_choice("reference", self.reference, REFERENCES)
+        check_choice("granularity", self.granularity, GRANULARITIES)
+        object.__setattr__(self, "tile", check_tile(self.tile))
+
+    @staticmethod
+    @abstractmethod
+    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return the noise of level 1 and scale 1."""
+
+    @property
+    def name(self) -> str:
+        """The kind, followed by whatever differs from the default."""
+        parts = [self.kind]
+        if self.reference != "max":
+            parts.append(self.reference)
+        if self.reference not in ("absolute", "weight") and self.granularity != "filter":
+            parts.append(self.granularity if self.granularity != "tile" else f"tile{self.tile[0]}x{self.tile[1]}")
+        return "-".join(parts)
+
+    @property
+    def level(self) -> float:
+        """The severity: sigma or b."""
+        return getattr(self, self.level_name)  # type: ignore[no-any-return]
+
+    def at(self, level: float) -> Self:
+        """Return the same noise at another severity, a finite number >= 0."""
+        changed: dict[str, Any] = {self.level_name: level}
+        return replace(self, **changed)
+
+    def with_settings(self, **settings: Any) -> Self:
+        """Return the same noise with another ``reference``, ``granularity`` or ``tile``."""
+        known = ("reference", "granularity", "tile")
+        for key in settings:
+            if key not in known:
+                raise unknown_name(f"setting of {self.kind} noise", key, known)
+        return replace(self, **settings)
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind, reference, granularity and tile."""
+        settings = {k: v for k, v in asdict(self).items() if k != self.level_name}
+        return {"kind": self.kind, **settings, "tile": list(self.tile)}
+
+    def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
+        """Return ``weight + level * scale * z``; see :meth:`Noise.perturb`. Level 0 gives an exact copy."""
+        exact = check_weight(weight)
+        if self.level == 0 or weight.numel() == 0:
+            return weight.detach().clone()
+        matrix = view.matrix(exact)
+        scale = reference_scale(matrix, self.reference, self.granularity, self.tile).expand_as(matrix)
+        noise = torch.from_numpy(self._unit_noise(stream, tuple(weight.shape))).to(weight.device)
+        return (exact + self.level * view.restore(scale, weight.shape) * noise).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(ScaledNoise):
+    """Gaussian noise of standard deviation ``sigma * max|w|`` of each filter, or another reference.
+
+    With ``reference="max"`` this is the noise of "Incorruptible neural networks", Eq. 2, read as
+    ``std = sigma * max|w|``; with ``reference="l2"`` that of RWP (Li et al., TNNLS 2024), ``std = sigma * ||w||``.
+
+    Args:
+        sigma: standard deviation as a fraction of the reference, finite, >= 0.
+
+    Raises:
+        InvalidValueError: if an argument is out of range.
+
+    >>> GaussianNoise(0.05).at(0.1).level
+    0.1
+    """
+
+    sigma: float
+    kind: ClassVar[str] = "gaussian"
+    level_name: ClassVar[str] = "sigma"
+
+    @staticmethod
+    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return stream.normal(shape)
+
+
+@dataclass(frozen=True)
+class LaplaceNoise(ScaledNoise):
+    """Laplace noise of scale ``b * max|w|`` of each filter ("Incorruptible neural networks", Table 4), or another.
+
+    Its mean absolute value is ``b`` and its standard deviation ``sqrt(2) b`` times the reference.
+
+    Args:
+        b: scale as a fraction of the reference, finite, >= 0.
+
+    Raises:
+        InvalidValueError: if an argument is out of range.
+    """
+
+    b: float
+    kind: ClassVar[str] = "laplace"
+    level_name: ClassVar[str] = "b"
+
+    @staticmethod
+    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return stream.laplace(shape)
+
+
+SCALED_NOISES: dict[str, type[GaussianNoise] | type[LaplaceNoise]] = {
+    noise.kind: noise for noise in (GaussianNoise, LaplaceNoise)
+}
+"""Scaled noises by their name on the command line."""

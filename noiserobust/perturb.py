@@ -1,0 +1,267 @@
+"""Noise on the weights of a model, in place and taken back bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.noise.base import Noise
+from noiserobust.noise.layout import FilterView
+from noiserobust.rng import Stream
+
+Select = str | Sequence[str] | Callable[[str, nn.Module, Tensor], bool]
+"""Which weights are noisy: patterns of names such as ``"layer1.*"``, or a function of name, module and weight."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CROSSBAR = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag)
+_CROSSBAR_MANY = (
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+)  # several weights under names of their own
+
+
+@dataclass(frozen=True)
+class Site:
+    """A weight that noise can fall on.
+
+    Args:
+        name: its name in the model; of a parametrised weight, the name of the effective weight.
+        module: the module that holds it.
+        attribute: under which attribute.
+        view: how it is laid out in filters.
+    """
+
+    name: str
+    module: nn.Module
+    attribute: str
+    view: FilterView
+
+    @property
+    def parametrised(self) -> bool:
+        """Whether the weight is computed by ``torch.nn.utils.parametrize``."""
+        return parametrize.is_parametrized(self.module, self.attribute)
+
+    def weight(self) -> Tensor:
+        """Return the effective weight, detached: a parameter's own memory, or the result of its parametrisation."""
+        if not self.parametrised:
+            parameter: Tensor = getattr(self.module, self.attribute)
+            return parameter.detach()
+        # Spectral normalisation advances its power iteration whenever it is computed in training mode.
+        parametrisation = _chain(self.module, self.attribute)
+        buffers = [(b, b.clone()) for b in parametrisation.buffers()]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            value: Tensor = parametrisation()
+            for buffer, saved in buffers:
+                buffer.copy_(saved)
+        return value.detach()
+
+
+def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
+    """Return the weights of a model that noise falls on; tied weights once.
+
+    Args:
+        model: any module; wrappers (DataParallel, DDP, torch.compile) do not change the names.
+        select: which ones; by default those that live in a crossbar: weights with at least two dimensions of Conv,
+            Linear, Bilinear, Embedding, recurrent and MultiheadAttention modules. Biases and normalisation parameters
+            are digital.
+
+    Raises:
+        InvalidValueError: if nothing is selected, or a weight cannot be changed in place (sharded, meta or lazy
+            tensors, weights computed by the old hook-based ``weight_norm`` and ``prune``).
+    """
+    sites: dict[tuple[int, int | str], Site] = {}
+    names = []
+    for name, module, attribute in _candidates(_unwrap(model)):
+        site = Site(name, module, attribute, _view(module))
+        names.append(name)
+        _check_plain(site)
+        weight = site.weight()
+        if not weight.is_floating_point() or weight.numel() == 0 or not _selected(site, weight, select):
+            continue
+        # Tied weights share memory, whether as one parameter or as views of one storage.
+        key = (id(module), attribute) if site.parametrised else (weight.data_ptr(), weight.numel())
+        sites.setdefault(key, site)
+    if not sites:
+        wanted = "a Conv, Linear or Embedding weight" if select is None else f"a weight that matches {select!r}"
+        raise InvalidValueError(f"Expected `model` to have {wanted}, but got parameters {', '.join(names) or 'none'}")
+    return list(sites.values())
+
+
+@contextmanager
+def perturbed(
+    model: nn.Module,
+    noise: Noise,
+    seed: int = 0,
+    draw: int = 0,
+    *,
+    train_seed: int = 0,
+    select: Select | None = None,
+) -> Iterator[nn.Module]:
+    """Put a model on a noisy chip inside the block; afterwards its weights are what they were, bit for bit.
+
+    This is the very chip that :func:`noiserobust.evaluate` uses for the same ``seed``, ``train_seed`` and ``draw``.
+
+    Args:
+        model: changed in place inside the block.
+        noise: what happens to the weights.
+        seed: root seed of the chips.
+        draw: number of the chip.
+        train_seed: which of several trainings of one method this is; their chips are independent.
+        select: which weights are noisy, as in :func:`find_sites`.
+
+    Raises:
+        InvalidValueError: if no weight can be perturbed.
+    """
+    stream = chip_stream(seed, train_seed, draw)
+    with displaced(noisy_weights(find_sites(model, select), noise, stream)):
+        yield model
+
+
+def chip_stream(seed: int, train_seed: int, draw: int) -> Stream:
+    """Return the stream of one chip; levels and methods share it, so that comparisons are paired."""
+    return Stream(seed, "deploy", train_seed, draw)
+
+
+def noisy_weights(sites: Iterable[Site], noise: Noise, stream: Stream) -> Iterator[tuple[Site, Tensor]]:
+    """Yield each site with its noisy weight, drawn from the child of ``stream`` that has the site's name."""
+    for site in sites:
+        yield site, noise.perturb(site.weight(), stream.child(site.name), site.view)
+
+
+@contextmanager
+def displaced(changes: Iterable[tuple[Site | nn.Parameter, Tensor]]) -> Iterator[None]:
+    """Give weights other values inside the block and then restore them bit for bit, whatever happens.
+
+    Args:
+        changes: sites or parameters with their new values, taken one at a time; each value is written before the next
+            is asked for.
+    """
+    undo: list[Callable[[], None]] = []
+    try:
+        for place, value in changes:
+            if isinstance(place, nn.Parameter):
+                _write(place, value, undo)
+            elif place.parametrised:
+                _append_offset(place, value - place.weight(), undo)
+            else:
+                _write(getattr(place.module, place.attribute), value, undo)
+        torch.clear_autocast_cache()  # an enclosing autocast keeps low-precision copies of the weights it has seen
+        yield
+    finally:
+        try:
+            _undo_all(undo)
+        except KeyboardInterrupt:
+            _undo_all(undo)  # a second Ctrl-C may strike while weights are put back: finish first
+            raise
+        finally:
+            torch.clear_autocast_cache()
+
+
+def _write(parameter: Tensor, value: Tensor, undo: list[Callable[[], None]]) -> None:
+    saved = parameter.detach().clone()
+
+    def restore() -> None:
+        with torch.no_grad():
+            parameter.copy_(saved)
+
+    undo.append(restore)
+    with torch.no_grad():
+        # In place: a swap of tensors would change addresses that compiled graphs and optimisers hold.
+        parameter.copy_(value)
+
+
+class _Offset(nn.Module):
+    """The last step of a parametrisation: a constant is added, gradients pass to what is parametrised."""
+
+    def __init__(self, offset: Tensor) -> None:
+        super().__init__()
+        self._offset = (offset,)  # a tuple, so that it is neither parameter nor buffer
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self._offset[0]
+
+
+def _append_offset(site: Site, offset: Tensor, undo: list[Callable[[], None]]) -> None:
+    chain = _chain(site.module, site.attribute)
+    position = len(chain)
+    undo.append(lambda: chain.__delitem__(slice(position, None)))
+    chain.append(_Offset(offset))
+
+
+def _chain(module: nn.Module, attribute: str) -> parametrize.ParametrizationList:
+    chain: parametrize.ParametrizationList = module.parametrizations[attribute]  # type: ignore[index, assignment]
+    return chain
+
+
+def _undo_all(undo: list[Callable[[], None]]) -> None:
+    # Undone before it is taken off the list: undoing twice does no harm, not undoing does.
+    while undo:
+        undo[-1]()
+        undo.pop()
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield (name, module, attribute) of all parameters, parametrised weights under their effective name."""
+    inside = {id(m) for p in model.modules() if isinstance(p, parametrize.ParametrizationList) for m in p.modules()}
+    for prefix, module in model.named_modules():
+        if id(module) in inside:
+            continue
+        attributes = [name for name, p in module._parameters.items() if p is not None]
+        if parametrize.is_parametrized(module):
+            attributes += list(module.parametrizations)  # type: ignore[arg-type]
+        elif isinstance(module, _CROSSBAR) and "weight" not in module._parameters:
+            attributes.append("weight")
+        path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
+        for attribute in attributes:
+            yield (f"{path}.{attribute}" if path else attribute), module, attribute
+
+
+def _selected(site: Site, weight: Tensor, select: Select | None) -> bool:
+    if select is None:
+        is_weight = site.attribute == "weight" if isinstance(site.module, _CROSSBAR) else "weight" in site.attribute
+        return isinstance(site.module, (*_CROSSBAR, *_CROSSBAR_MANY)) and is_weight and weight.ndim >= 2
+    if callable(select):
+        return bool(select(site.name, site.module, weight))
+    patterns = [select] if isinstance(select, str) else select
+    return any(fnmatchcase(site.name, pattern) for pattern in patterns)
+
+
+def _view(module: nn.Module) -> FilterView:
+    return FilterView(transposed=True, groups=module.groups) if isinstance(module, _TRANSPOSED) else FilterView()
+
+
+def _check_plain(site: Site) -> None:
+    if site.parametrised:
+        return
+    parameter = site.module._parameters.get(site.attribute)
+    if parameter is None:
+        raise InvalidValueError(
+            f"Expected {site.name} to be a parameter or parametrised by torch.nn.utils.parametrize, but a hook "
+            "computes it (old-style weight_norm, spectral_norm or prune); use torch.nn.utils.parametrizations, or "
+            "prune.remove"
+        )
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise InvalidValueError(f"Expected {site.name} to be initialised, but it is lazy; run one batch first")
+    if parameter.is_meta:
+        raise InvalidValueError(f"Expected {site.name} to hold numbers, but it is on the meta device")
+    if hasattr(parameter, "device_mesh"):
+        raise InvalidValueError(f"Expected {site.name} to be whole on each device, but it is sharded")

@@ -1,0 +1,1 @@
+"""What evaluations write and reports read: columns, folders, files. Needs no torch."""

@@ -1,0 +1,100 @@
+"""Writing and reading small files so that nobody ever reads half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder and their like inside the block into an :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"Expected to be able to write {path}, but got: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, check that files can be written there, and return it.
+
+    Raises:
+        OutputError: if it is a file or cannot be created or written to.
+    """
+    with write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    return path
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, make it durable, and give it its name.
+
+    Raises:
+        OutputError: if it cannot be written; what stood at ``path`` before is then untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with write_errors(path), replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success make it durable and rename it to ``path``.
+
+    On any error the temporary file is removed and what stood at ``path`` before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, indented, keys in the order given, atomically. NaN is refused."""
+    write_atomic(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        InvalidValueError: if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"Expected a file {path}, but there is none") from None
+    except OSError as error:
+        raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
+    except ValueError as error:
+        raise InvalidValueError(f"Expected {path} to hold JSON, but got: {error}") from None
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with path.open("rb") as file:
+        return _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()

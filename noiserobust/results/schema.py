@@ -1,0 +1,51 @@
+"""Names and types of what an evaluation writes: ``draws.csv``, ``summary.csv``, ``manifest.json``.
+
+One row of ``draws.csv`` is one (weights, level, draw); one row of ``summary.csv`` is one (method, noise, level).
+Accuracies are in percent. A level is a number whatever its unit: sigma, b, or seconds since programming.
+"""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+
+DRAWS_FILE = "draws.csv"
+SUMMARY_FILE = "summary.csv"
+MANIFEST_FILE = "manifest.json"
+
+DRAW_DTYPES = {
+    "method": "str",
+    "train_seed": "int64",
+    "weights": "str",
+    "noise": "str",
+    "level_name": "str",
+    "level": "float64",
+    "draw": "int64",
+    "metric": "str",
+    "value": "float64",
+    "n_examples": "int64",
+}
+DRAW_COLUMNS = list(DRAW_DTYPES)
+"""Columns of ``draws.csv``, in order."""
+
+DRAW_KEY = ["method", "train_seed", "weights", "noise", "level_name", "level", "draw", "metric"]
+"""The columns that tell one row of ``draws.csv`` from another."""
+
+SUMMARY_COLUMNS = [
+    "method",
+    "noise",
+    "level_name",
+    "level",
+    "metric",
+    "mean",
+    "noise_std",
+    "seed_std",
+    "n_seeds",
+    "n_draws",
+    "ci_low",
+    "ci_high",
+    "ci_level",
+]
+"""Columns of ``summary.csv``, in order. Empty cells are quantities that cannot be estimated."""
+
+GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
+"""The columns that tell one row of ``summary.csv`` from another."""

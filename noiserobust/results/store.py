@@ -1,0 +1,217 @@
+"""The folder an evaluation writes to: continued after an interruption, refused for another configuration."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.results.files import make_folder, read_json, write_atomic, write_errors, write_json
+from noiserobust.results.schema import (
+    DRAW_COLUMNS,
+    DRAW_DTYPES,
+    DRAW_KEY,
+    DRAWS_FILE,
+    MANIFEST_FILE,
+    SCHEMA_VERSION,
+    SUMMARY_FILE,
+)
+
+JOURNAL_FILE = ".draws.journal.csv"
+Row = dict[str, Any]
+
+
+class ResultFolder:
+    """An output folder whose content belongs to exactly one configuration.
+
+    Args:
+        path: the folder; created if missing.
+        kind: what the folder holds, ``"evaluation"`` or ``"training"``.
+        configuration: everything that determines the results, JSON-able. A folder that already holds another
+            configuration is refused.
+        environment: what does not determine the results but should be known: versions, device, command.
+
+    Raises:
+        InvalidValueError: if the folder holds results of another configuration; the message names the keys.
+        OutputError: if it cannot be written to.
+    """
+
+    def __init__(self, path: Path, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        manifest = self.path / MANIFEST_FILE
+        if manifest.exists():
+            _check_same_configuration(manifest, kind, configuration)
+        make_folder(self.path)
+        if not manifest.exists():
+            for name in (DRAWS_FILE, SUMMARY_FILE):
+                if (self.path / name).exists():
+                    raise InvalidValueError(
+                        f"Expected `out` to be a new folder or one of the same configuration, but {self.path} holds "
+                        f"a {name} without a {MANIFEST_FILE}"
+                    )
+            content = {
+                "schema_version": SCHEMA_VERSION,
+                "kind": kind,
+                "configuration": configuration,
+                "environment": environment,
+            }
+            write_json(manifest, content)
+
+
+class DrawStore(ResultFolder):
+    """A :class:`ResultFolder` for the rows of ``draws.csv``.
+
+    Each row is durable as soon as :meth:`append` returns. Rows go to a journal first; :meth:`finish` turns it into
+    ``draws.csv``, which therefore is always whole. A torn last line of the journal (a kill, a full disk) is dropped
+    when the folder is opened again.
+    """
+
+    def __init__(self, path: Path, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        super().__init__(path, "evaluation", configuration, environment)
+        self._rows = list(read_rows(self.path))
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that are done, in the order in which they were finished."""
+        return list(self._rows)
+
+    def append(self, row: Row) -> None:
+        """Add one row and make it durable.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        journal = self.path / JOURNAL_FILE
+        with write_errors(journal), journal.open("ab") as file:
+            # A torn line left by an earlier kill is ended first, so that it cannot swallow this row.
+            start = "\n" if file.tell() and not _ends_with_newline(journal) else ""
+            file.write((start + _csv_line(row[c] for c in DRAW_COLUMNS)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows.append(row)
+
+    def finish(self, summary: pd.DataFrame) -> None:
+        """Write ``draws.csv``, in the order of its key, and ``summary.csv``; remove the journal."""
+        draws = as_frame(self._rows)
+        write_atomic(self.path / DRAWS_FILE, draws.to_csv(index=False))
+        write_atomic(self.path / SUMMARY_FILE, summary.to_csv(index=False))
+        (self.path / JOURNAL_FILE).unlink(missing_ok=True)
+
+
+def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return rows as a DataFrame with the columns and types of ``draws.csv``, in the order of their key."""
+    frame = pd.DataFrame(list(rows), columns=DRAW_COLUMNS).astype(DRAW_DTYPES)
+    return frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
+
+
+def read_rows(folder: Path) -> Iterator[Row]:
+    """Yield the whole rows of a result folder, finished or interrupted.
+
+    Raises:
+        InvalidValueError: if ``draws.csv`` has other columns or a value of a wrong type.
+    """
+    seen = set()
+    for name in (DRAWS_FILE, JOURNAL_FILE):
+        for row in _parse(folder / name):
+            key = tuple(row[c] for c in DRAW_KEY)
+            if key not in seen:
+                seen.add(key)
+                yield row
+
+
+def read_draws(folder: Path) -> pd.DataFrame:
+    """Return the draws of a result folder as a DataFrame.
+
+    Raises:
+        MissingFileError: if the folder does not exist or holds no draws.
+        InvalidValueError: if the content is not that of a ``draws.csv``.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"Expected a folder {folder}, but there is none")
+    frame = as_frame(read_rows(folder))
+    if frame.empty:
+        raise MissingFileError(f"Expected {folder} to hold a {DRAWS_FILE} with at least one row, but it does not")
+    return frame
+
+
+def _parse(path: Path) -> Iterator[Row]:
+    if not path.exists():
+        return
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"Expected {path} to be a readable UTF-8 file, but got: {error}") from None
+    is_journal = path.name == JOURNAL_FILE
+    reader = csv.reader(StringIO(text, newline=""))
+    if not is_journal:
+        header = next(reader, [])
+        if header != DRAW_COLUMNS:
+            raise InvalidValueError(
+                f"Expected {path} to have the columns {', '.join(DRAW_COLUMNS)}, but got {', '.join(header) or 'none'}"
+            )
+    lines = list(reader)
+    if is_journal and not text.endswith("\n"):
+        lines = lines[:-1]
+    for number, cells in enumerate(lines, start=1 if is_journal else 2):
+        try:
+            yield _row(cells)
+        except ValueError:
+            # A torn line inside the journal was followed by whole ones; in draws.csv it is damage.
+            if not is_journal:
+                raise InvalidValueError(
+                    f"Expected line {number} of {path} to be a row of draws, but got {','.join(cells)!r}"
+                ) from None
+
+
+def _row(cells: list[str]) -> Row:
+    casts = {"str": str, "int64": int, "float64": float}
+    if len(cells) != len(DRAW_COLUMNS):
+        raise ValueError
+    return {name: casts[kind](cell) for (name, kind), cell in zip(DRAW_DTYPES.items(), cells, strict=True)}
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    buffer = StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(list(cells))
+    return buffer.getvalue()
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _check_same_configuration(path: Path, kind: str, configuration: Mapping[str, Any]) -> None:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("configuration"), dict):
+        raise InvalidValueError(f"Expected {path} to be a manifest with a configuration, but it is not")
+    if manifest.get("kind") != kind:
+        raise InvalidValueError(
+            f"Expected `out` to be a new folder or one with this {kind}, "
+            f"but {path.parent} holds the results of another kind: {manifest.get('kind')!r}"
+        )
+    differing = sorted(_differences(manifest["configuration"], configuration))
+    if differing:
+        raise InvalidValueError(
+            f"Expected `out` to be a new folder or one of the same configuration, but {path.parent} holds results of "
+            f"another one; differing: {', '.join(differing)}"
+        )
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        for key in {*old, *new}:
+            name = f"{prefix}.{key}" if prefix else str(key)
+            if key not in old or key not in new:
+                yield name
+            else:
+                yield from _differences(old[key], new[key], name)
+    elif old != (list(new) if isinstance(new, tuple) else new):
+        yield prefix

@@ -1,0 +1,1 @@
+"""Statistics of robustness claims, on NumPy and SciPy alone. Needs no torch."""

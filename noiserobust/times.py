@@ -1,0 +1,52 @@
+"""Times since programming, written as people write them: ``1s``, ``30min``, ``1h``, ``1d``, ``1y``."""
+
+from __future__ import annotations
+
+import re
+
+from noiserobust.errors import InvalidValueError, check_number
+
+SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "mo": 2629800.0, "y": 31557600.0}
+"""Length of each unit in seconds; a year has 365.25 days, a month is a twelfth of it."""
+
+_PATTERN = re.compile(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def parse_time(value: str | float) -> float:
+    """Return a time in seconds, > 0.
+
+    Args:
+        value: a number of seconds, or a string of a number and a unit (``s min h d w mo y``; seconds if left out).
+
+    Raises:
+        InvalidValueError: if it is neither, or not a finite time > 0.
+
+    >>> parse_time("1d"), parse_time("90 min"), parse_time(20)
+    (86400.0, 5400.0, 20.0)
+    """
+    if isinstance(value, str):
+        match = _PATTERN.fullmatch(value)
+        unit = (match.group(2).lower() or "s") if match else ""
+        try:
+            seconds = float(match.group(1)) * SECONDS[unit] if match else None
+        except (KeyError, ValueError):
+            seconds = None
+        if seconds is None:
+            raise InvalidValueError(f"Expected `t` to be a time such as 1s, 30min, 1h, 1d or 1y, but got {value!r}")
+        value = seconds
+    return check_number("t", value, above=0)
+
+
+def format_time(seconds: float) -> str:
+    """Return a time in the largest unit in which it is a number of at most three digits, or else in seconds.
+
+    >>> format_time(1), format_time(86400), format_time(31557600), format_time(5400)
+    ('1 s', '1 d', '1 y', '1.5 h')
+    """
+    for unit, length in sorted(SECONDS.items(), key=lambda item: -item[1]):
+        if unit in ("w", "mo"):
+            continue
+        number = seconds / length
+        if number >= 1 and abs(number - float(f"{number:.3g}")) < 1e-9 * number:
+            return f"{number:.3g} {unit}"
+    return f"{seconds:g} s"

@@ -1,0 +1,1 @@
+"""Training for a noise: perturbative methods, an optimizer for any loop, and a trainer."""
