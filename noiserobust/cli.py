@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from noiserobust.config import PRECISIONS, Scalar, TrainConfig
-from noiserobust.errors import InvalidValueError, NoiseRobustError, did_you_mean
+from noiserobust.errors import InvalidValueError, NoiseRobustError, did_you_mean, unknown_name
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
 
@@ -159,8 +159,13 @@ def _profiles(settings: Namespace) -> None:
     if settings.name is None:
         raise InvalidValueError("Expected `profiles show` to be followed by the name of a profile, but got none")
     profile = load_profile(settings.name)
-    shown = {"name": profile.name, "technology": profile.technology, "description": profile.description}
-    shown |= {"source": dict(profile.source), **profile.settings()}
+    shown = {
+        "name": profile.name,
+        "technology": profile.technology,
+        "description": profile.description,
+        "source": dict(profile.source),
+        **profile.settings(),
+    }
     print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, width=100), end="")
 
 
@@ -196,14 +201,22 @@ def _version() -> str:
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     try:
-        return parser.instantiate(parser.parse_args(arguments))
+        settings: Namespace = parser.instantiate(parser.parse_args(arguments))
     except ArgumentError as error:
         raise InvalidValueError(_in_our_voice(str(error), parser)) from error
+    return settings
 
 
 def _in_our_voice(message: str, parser: ArgumentParser) -> str:
     """Return what the parser says about an argument as ``Expected `X` to be ..., but got ...``."""
     message = _one_line(message)
+    if match := re.fullmatch(r"argument verb: invalid choice: '(.*)' \(choose from .*", message):
+        return str(unknown_name("verb", match[1], _VERBS))
+    if match := re.search(r'Parser key "([^"]+)": File does not exist: (.*)', message):
+        return f"Expected `{match[1]}` to be a file, but there is no {match[2]}"
+    if match := re.fullmatch(r"the following arguments are required: (.*)", message):
+        names = ", ".join(f"`--{name.rpartition('.')[2]}`" for name in match[1].split(", "))
+        return f"Expected {names} to be given, but got nothing"
     if match := re.search(r'Parser key "([^"]+)"(?: element \d+)?: Expected an? (.+?)\. Got value: (.*)', message):
         key, wanted, got = match.groups()
         kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", wanted)
@@ -214,7 +227,8 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
 
 
 def _settings(parser: ArgumentParser) -> set[str]:
-    subparsers = parser._subcommands_action._name_parser_map.values()
+    action = parser._subcommands_action
+    subparsers = action._name_parser_map.values() if action else ()
     return {option.removeprefix("--") for p in subparsers for a in p._actions for option in a.option_strings}
 
 

@@ -86,7 +86,7 @@ def check_number(
     bounds += [f"> {above:g}"] if above is not None else []
     bounds += [f"<= {maximum:g}"] if maximum is not None else []
     is_number = isinstance(value, Real) and type(value) is not bool
-    number = float(value) if is_number else math.nan
+    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
     if (
         not math.isfinite(number)
         or (minimum is not None and number < minimum)

@@ -1,0 +1,46 @@
+# make demo | test | bench: each sets up .venv first; nothing else has to be installed by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test slow lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
+	@echo "make test   formatting, types and tests (a few minutes)"
+	@echo "make slow   the tests that take minutes each"
+	@echo "make bench  benchmarks, as ratios within one run"
+	@echo "make clean  remove the virtual environment and what tools left behind"
+
+# torch first and pinned: a looser request of some other package could pull another build.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Expected Python >= 3.10, but got " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[aihwkit,dev]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/noiserobust demo --out demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p noiserobust
+
+# One thread for each of two workers: more threads on the small tensors of the tests only wait for each other.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
+
+slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python experiments/benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .coverage* build dist *.egg-info

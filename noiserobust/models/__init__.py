@@ -1,0 +1,1 @@
+"""Networks: registered ones, a user's own, and reading and writing their weights."""

@@ -1,0 +1,132 @@
+"""Find result folders and join their draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.results.files import read_json
+from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE
+from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows
+
+
+@dataclass(frozen=True)
+class Source:
+    """One result folder: its draws (possibly none yet) and its manifest, if it has one."""
+
+    folder: Path
+    draws: pd.DataFrame
+    manifest: Mapping[str, Any] | None
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The manifest's configuration, empty if there is none."""
+        configuration = (self.manifest or {}).get("configuration")
+        return configuration if isinstance(configuration, dict) else {}
+
+    @property
+    def weights(self) -> list[Mapping[str, Any]]:
+        """The manifest's entries on weight files, in the order in which they were asked for."""
+        entries = self.configuration.get("weights")
+        return [w for w in entries if isinstance(w, dict)] if isinstance(entries, list) else []
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The draws of all folders, each counted once, and where they come from.
+
+    Attributes:
+        draws: DataFrame with the columns of ``draws.csv``, in the order of the folders.
+        sources: the folders, in the order given, those found below a parent by name.
+    """
+
+    draws: pd.DataFrame
+    sources: tuple[Source, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods in the order in which they were asked for, else of their first appearance."""
+        present = [str(m) for m in self.draws["method"].unique()]
+        asked = [w.get("method") for source in self.sources for w in source.weights]
+        return tuple(dict.fromkeys([m for m in asked if m in present] + present))
+
+
+def is_result_folder(folder: Path) -> bool:
+    """Tell whether a folder holds the results of an evaluation, finished or interrupted."""
+    if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists():
+        return True
+    manifest = folder / MANIFEST_FILE
+    return manifest.is_file() and _read_manifest(manifest).get("kind") == "evaluation"
+
+
+def gather(folders: Sequence[Path]) -> Gathered:
+    """Read the result folders and join them.
+
+    Args:
+        folders: result folders, or folders that are searched for such.
+
+    Raises:
+        MissingFileError: if a folder does not exist or neither is nor holds a result folder with a draw.
+        InvalidValueError: if ``folders`` is empty, a file is damaged, or two folders contradict each other.
+    """
+    if not folders:
+        raise InvalidValueError("Expected `folders` to name at least one result folder, but got none")
+    sources: dict[Path, Source] = {}
+    for folder in folders:
+        found = list(_find(folder))
+        for path in found:
+            sources.setdefault(path.resolve(), _read(path))
+        if all(sources[path.resolve()].draws.empty for path in found):
+            raise MissingFileError(
+                f"Expected {folder} to be a result folder or a folder that holds some, "
+                f"but {'no draw is finished in it' if found else 'there is none'}"
+            )
+    return Gathered(_join(list(sources.values())), tuple(sources.values()))
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    for path, names, _ in os.walk(folder):
+        # In place: os.walk then visits by name and skips .git and the like.
+        names[:] = sorted(n for n in names if not n.startswith("."))
+        if is_result_folder(Path(path)):
+            yield Path(path)
+
+
+def _read(folder: Path) -> Source:
+    draws = as_frame(read_rows(folder))
+    numbers = draws[["level", "value"]].to_numpy()
+    if not np.isfinite(numbers).all() or (draws["level"] < 0).any():
+        raise InvalidValueError(f"Expected the draws of {folder} to have finite values and levels >= 0, but got others")
+    path = folder / MANIFEST_FILE
+    return Source(folder, draws, _read_manifest(path) if path.exists() else None)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise InvalidValueError(f"Expected {path} to hold a JSON object, but got {type(manifest).__name__}")
+    return manifest
+
+
+def _join(sources: Sequence[Source]) -> pd.DataFrame:
+    rows = pd.concat([s.draws.assign(source=i) for i, s in enumerate(sources)], ignore_index=True)
+    repeated = rows[rows.duplicated(DRAW_KEY, keep=False)]
+    for key, group in repeated.groupby(DRAW_KEY, sort=True):
+        first = group.iloc[0]
+        for _, other in group.iloc[1:].iterrows():
+            if (other["value"], other["n_examples"]) != (first["value"], first["n_examples"]):
+                named = ", ".join(f"{c} {v!r}" for c, v in zip(DRAW_KEY, key, strict=True))
+                raise InvalidValueError(
+                    f"Expected {sources[first['source']].folder} and {sources[other['source']].folder} to agree where "
+                    f"they hold the same draw, but got {first['value']} and {other['value']} "
+                    f"({first['n_examples']} and {other['n_examples']} examples) for {named}"
+                )
+    joined: pd.DataFrame = rows.drop_duplicates(DRAW_KEY).drop(columns="source").reset_index(drop=True)
+    return joined

@@ -1,0 +1,191 @@
+"""What a reader has to know before believing the numbers: gaps, unequal numbers of seeds, unlike settings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from noiserobust.report.gather import Gathered, Source
+from noiserobust.report.tables import CLEAN, TRAINING, Gap, NoiseTable, format_number
+
+# What may differ between folders without making their numbers incomparable.
+_FREE_KEYS = {"weights", "levels", "draws"}
+
+
+def find_notes(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[str]:
+    """Return the cautions, as sentences of plain text."""
+    return [
+        *_seeds(gathered.draws),
+        *(line for table in tables for line in _missing(table)),
+        *_missing_trainings(gathered.sources),
+        *_examples(gathered),
+        *_same_weights(gathered.sources),
+        *_clean_disagrees(gathered),
+        *_settings(gathered.sources),
+        *_manifests(gathered.sources),
+    ]
+
+
+def listed(items: Iterable[object], limit: int = 12) -> str:
+    """Return items as an enumeration, the tail of a long one counted.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    names = [str(i) for i in items]
+    if len(names) > limit:
+        names = [*names[:limit], f"{len(names) - limit} more"]
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> plural(1, "draw"), plural(3, "draw")
+    ('1 draw', '3 draws')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _seeds(draws: pd.DataFrame) -> Iterator[str]:
+    """Say it once for all noises where it holds for all, else for each: weight files may differ from noise to noise."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for noise, group in draws.groupby("noise", sort=False):
+        for line in _seeds_of_one(group):
+            said[line].append(str(noise))
+    for line, noises in said.items():
+        yield line if len(noises) == draws["noise"].nunique() else f"Under {listed(noises)}: {line}"
+
+
+def _seeds_of_one(draws: pd.DataFrame) -> Iterator[str]:
+    trainings = dict(iter(draws[TRAINING].drop_duplicates().groupby("method", sort=False)))
+    numbers = {m: len(g) for m, g in trainings.items()}
+    seeds = {m: sorted(set(g["train_seed"])) for m, g in trainings.items()}
+    single = [m for m, n in numbers.items() if n == 1]
+    if single:
+        yield (
+            f"Seed uncertainty: not estimable (one weight file) for {listed(single)}. How far the numbers would move "
+            "with another training is unknown."
+        )
+    if len(set(numbers.values())) > 1:
+        yield (
+            "The methods were trained with different numbers of seeds: "
+            f"{listed(f'{m} {n}' for m, n in numbers.items())}. Their intervals differ in width for that reason alone."
+        )
+    elif len(set(map(tuple, seeds.values()))) > 1:
+        each = listed(f"{m} {'/'.join(map(str, s))}" for m, s in seeds.items())
+        yield f"The methods were trained with different seeds: {each}."
+    doubled = [m for m, n in numbers.items() if n > len(seeds[m])]
+    if doubled:
+        yield (
+            f"Several weight files of {listed(doubled)} carry the same train seed; each counts as a "
+            "training of its own."
+        )
+
+
+def _missing(table: NoiseTable) -> Iterator[str]:
+    lacks = [
+        f"{method}, train seed {seed} ({weights}) has {listed(_gap(table, gap) for gap in gaps)}"
+        for (method, seed, weights), gaps in groupby(table.gaps, key=lambda g: (g.method, g.train_seed, g.weights))
+    ]
+    if lacks:
+        marked = any(not c.complete for c in table.cells.values())
+        rest = " Numbers marked † rest on fewer draws or weight files than the others." if marked else ""
+        yield f"Missing under {table.noise} ({table.metric}): {'; '.join(lacks)}.{rest}"
+
+
+def _gap(table: NoiseTable, gap: Gap) -> str:
+    if gap.level == CLEAN:
+        return "no clean number"
+    at = f"{table.level_name} = {table.format_level(gap.level)}"
+    return f"{gap.have or 'none'} of {gap.expected} draws at {at}"
+
+
+def _missing_trainings(sources: Sequence[Source]) -> Iterator[str]:
+    for source in sources:
+        have = set(source.draws[["method", "train_seed"]].itertuples(index=False, name=None))
+        absent = [
+            f"{w['method']}, train seed {w['train_seed']}"
+            for w in source.weights
+            if {"method", "train_seed"} <= set(w) and (w["method"], w["train_seed"]) not in have
+        ]
+        if absent:
+            yield f"{source.folder} announces draws that are not there yet, of {listed(absent)}."
+        elif source.draws.empty:
+            yield f"{source.folder} holds a manifest and no finished draw."
+
+
+def _examples(gathered: Gathered) -> Iterator[str]:
+    numbers = sorted(set(gathered.draws["n_examples"]))
+    if len(numbers) > 1:
+        yield f"Not all draws were measured on the same number of test examples: {listed(numbers)}."
+
+
+def _same_weights(sources: Sequence[Source]) -> Iterator[str]:
+    files: dict[str, set[str]] = defaultdict(set)
+    for source in sources:
+        for entry in source.weights:
+            if isinstance(entry.get("sha256"), str):
+                files[entry["sha256"]].add(str(entry.get("file")))
+    for names in files.values():
+        if len(names) > 1:
+            yield (
+                f"{listed(sorted(names))} hold the same weights (same SHA-256) and are counted as different "
+                "trainings: the seed uncertainty is too small."
+            )
+
+
+def _clean_disagrees(gathered: Gathered) -> Iterator[str]:
+    draws = gathered.draws
+    clean = draws[draws["level"] == CLEAN]
+    for key, group in clean.groupby([*TRAINING, "metric"]):
+        if group["value"].nunique() > 1:
+            method, seed, weights, metric = key
+            values = [
+                f"{format_number(v, str(metric))} ({n})" for v, n in zip(group["value"], group["noise"], strict=True)
+            ]
+            yield (
+                f"The clean {metric} of {method}, train seed {seed} ({weights}), differs between evaluations: "
+                f"{listed(values)}. They were not made in the same way."
+            )
+
+
+def _settings(sources: Sequence[Source]) -> Iterator[str]:
+    groups: dict[tuple[str, str], list[Source]] = defaultdict(list)
+    for source in sources:
+        for noise, level_name in (
+            source.draws[["noise", "level_name"]].drop_duplicates().itertuples(index=False, name=None)
+        ):
+            groups[noise, level_name].append(source)
+    for (noise, _), group in groups.items():
+        settings = [_flat(s.configuration) for s in group if s.configuration]
+        keys = {k for s in settings for k in s}
+        differing = sorted(k for k in keys if len({repr(s.get(k)) for s in settings}) > 1)
+        if differing:
+            yield (
+                f"The folders that {noise} was joined from were evaluated under different settings, so methods may "
+                f"differ for that reason: {listed(differing)}."
+            )
+
+
+def _manifests(sources: Sequence[Source]) -> Iterator[str]:
+    absent = [s.folder for s in sources if s.manifest is None]
+    if absent:
+        yield f"No manifest, so settings and versions are unknown, in {listed(absent)}."
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if not prefix and key in _FREE_KEYS:
+            continue
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,213 @@
+"""The numbers of the report: for each noise one table of methods x levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from noiserobust.report.gather import Gathered, Source
+from noiserobust.results.summary import summarize
+from noiserobust.times import format_time
+
+TRAINING = ["method", "train_seed", "weights"]
+"""The columns that tell one training, that is one weight file, from another."""
+
+CLEAN = 0.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one level. NaN is what cannot be estimated.
+
+    Attributes:
+        mean: mean over seeds and draws.
+        noise_std: sqrt(mean over seeds of the variance over draws).
+        seed_std: standard deviation over seeds of the mean over draws.
+        low: lower end of the 95% Student-t interval of the mean over seeds.
+        high: its upper end.
+        n_seeds: number of weight files.
+        n_draws: smallest number of draws of a weight file.
+        n_examples: smallest number of test examples of a draw.
+        complete: whether no draw is missing that other weight files or the manifest have.
+        highest: whether the mean is the highest of its column and its interval meets no other.
+    """
+
+    mean: float
+    noise_std: float
+    seed_std: float
+    low: float
+    high: float
+    n_seeds: int
+    n_draws: int
+    n_examples: int
+    complete: bool = True
+    highest: bool = False
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Draws of one weight file that others have and it lacks."""
+
+    method: str
+    train_seed: int
+    weights: str
+    level: float
+    have: int
+    expected: int
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """All numbers for one noise and one metric.
+
+    Attributes:
+        noise: its name.
+        level_name: what its levels are, ``sigma``, ``b``, ``t``, ...
+        metric: what is measured.
+        methods: the rows.
+        levels: the levels > 0, ascending.
+        cells: the numbers by (method, level); level 0 is clean, without noise.
+        borrowed: methods whose clean number comes from the level 0 of another noise, same weight files.
+        gaps: what is missing.
+    """
+
+    noise: str
+    level_name: str
+    metric: str
+    methods: tuple[str, ...]
+    levels: tuple[float, ...]
+    cells: Mapping[tuple[str, float], Cell]
+    borrowed: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether any method has a number without noise."""
+        return any(level == CLEAN for _, level in self.cells)
+
+    @property
+    def columns(self) -> tuple[float, ...]:
+        """The levels, with 0 in front if there is a number without noise."""
+        return ((CLEAN,) if self.has_clean else ()) + self.levels
+
+    def format_level(self, level: float) -> str:
+        """Return a level as people write it: a time, or a plain number; ``clean`` for 0."""
+        if level == CLEAN:
+            return "clean"
+        return format_time(level) if self.level_name == "t" else f"{level:.6g}"
+
+
+def is_accuracy(metric: str) -> bool:
+    """Tell whether a metric is an accuracy in percent, of which more is better."""
+    return "accuracy" in metric.lower()
+
+
+def format_number(value: float, metric: str) -> str:
+    """Return a number as it is printed: accuracies with two decimals, others with four digits."""
+    return f"{value:.2f}" if is_accuracy(metric) else f"{value:.4g}"
+
+
+def test_set_error(cell: Cell) -> float:
+    """Return the binomial standard error of an accuracy in percent from the finite number of test examples."""
+    p = min(max(cell.mean / 100, 0.0), 1.0)
+    return 100 * math.sqrt(p * (1 - p) / cell.n_examples) if cell.n_examples > 0 else math.nan
+
+
+test_set_error.__test__ = False  # type: ignore[attr-defined]  # the name is the field's; it is no test of pytest
+
+
+def make_tables(gathered: Gathered) -> list[NoiseTable]:
+    """Return the tables, in the order in which the noises appear in the results."""
+    draws = gathered.draws
+    keys = draws[["noise", "level_name", "metric"]].drop_duplicates().itertuples(index=False, name=None)
+    return [_table(gathered, noise, level_name, metric) for noise, level_name, metric in keys]
+
+
+def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> NoiseTable:
+    draws = gathered.draws
+    is_noise = (draws["noise"] == noise) & (draws["level_name"] == level_name)
+    own = draws[is_noise & (draws["metric"] == metric)]
+    methods = tuple(m for m in gathered.methods if m in set(own["method"]))
+    gaps = _gaps(own, _planned(gathered.sources, noise, level_name))
+    lent = _lent_clean(own, draws[~is_noise & (draws["metric"] == metric)])
+    rows = pd.concat([own, lent.assign(noise=noise, level_name=level_name)], ignore_index=True)
+
+    n_examples = rows.groupby(["method", "level"])["n_examples"].min()
+    incomplete = {(gap.method, gap.level) for gap in gaps}
+    cells = {}
+    for row in summarize(rows).to_dict("records"):
+        key = (str(row["method"]), float(row["level"]))
+        cells[key] = Cell(
+            mean=row["mean"],
+            noise_std=row["noise_std"],
+            seed_std=row["seed_std"],
+            low=row["ci_low"],
+            high=row["ci_high"],
+            n_seeds=int(row["n_seeds"]),
+            n_draws=int(row["n_draws"]),
+            n_examples=int(n_examples.loc[key]),
+            complete=key not in incomplete,
+        )
+    levels = tuple(sorted({level for _, level in cells if level > CLEAN}))
+    if is_accuracy(metric):
+        for level in (CLEAN, *levels):
+            _mark_highest(cells, methods, level)
+    borrowed = tuple(m for m in methods if m in set(lent["method"]))
+    return NoiseTable(noise, level_name, metric, methods, levels, cells, borrowed, tuple(gaps))
+
+
+def _lent_clean(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Return level 0 of other noises for the methods that have none here; the same weight files only."""
+    with_clean = set(own.loc[own["level"] == CLEAN, "method"])
+    needy = own.loc[~own["method"].isin(with_clean), TRAINING].drop_duplicates()
+    lent: pd.DataFrame = others[others["level"] == CLEAN].drop_duplicates(TRAINING).merge(needy, on=TRAINING)
+    return lent
+
+
+def _mark_highest(cells: dict[tuple[str, float], Cell], methods: Sequence[str], level: float) -> None:
+    column = {m: cells[m, level] for m in methods if (m, level) in cells}
+    # A method that is absent or incomplete might be the higher one.
+    if len(column) < max(2, len(methods)) or not all(c.complete for c in column.values()):
+        return
+    best = max(column, key=lambda m: column[m].mean)
+    # Comparisons with NaN are false: without intervals nothing is marked.
+    if all(column[best].low > c.high for m, c in column.items() if m != best):
+        cells[best, level] = replace(column[best], highest=True)
+
+
+def _planned(sources: Sequence[Source], noise: str, level_name: str) -> tuple[set[float], int]:
+    """Return the levels and the number of draws that the manifests announce for a noise."""
+    levels: set[float] = set()
+    draws = 0
+    for source in sources:
+        kinds = set(source.draws[["noise", "level_name"]].itertuples(index=False, name=None))
+        if kinds != {(noise, level_name)}:
+            continue
+        plan = source.configuration
+        listed = plan.get("levels")
+        levels |= {float(v) for v in listed if _is_number(v)} if isinstance(listed, list) else set()
+        # With `until` the number of draws is free to differ.
+        if _is_number(plan.get("draws")) and plan.get("until") is None:
+            draws = max(draws, int(plan["draws"]))
+    return levels, draws
+
+
+def _gaps(own: pd.DataFrame, planned: tuple[set[float], int]) -> list[Gap]:
+    levels = sorted(planned[0] | set(own["level"]))
+    counts = own.groupby([*TRAINING, "level"]).size()
+    expected = max(planned[1], int(counts.max()))
+    gaps = []
+    for method, train_seed, weights in own[TRAINING].drop_duplicates().itertuples(index=False, name=None):
+        for level in levels:
+            have = int(counts.get((method, train_seed, weights, level), 0))
+            needed = 1 if level == CLEAN else expected
+            if have < needed:
+                gaps.append(Gap(method, int(train_seed), weights, level, have, needed))
+    return gaps
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

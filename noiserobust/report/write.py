@@ -1,0 +1,89 @@
+"""Write the whole report, or leave the old one as it was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.results.files import make_folder, replacing, write_errors
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a report.
+
+    Attributes:
+        html: the page, self-contained.
+        tables: ``summary.csv``, ``summary.md``, ``summary.tex``.
+        figures: for each noise a ``.png`` and a ``.svg``.
+    """
+
+    html: Path
+    tables: tuple[Path, ...]
+    figures: tuple[Path, ...]
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path) -> Report:
+    """Join result folders and write ``report.html``, ``summary.{csv,md,tex}`` and ``figures/``.
+
+    Everything is made in memory first and renamed into place last, so a failure leaves an older report untouched.
+    The same results give the same bytes.
+
+    Args:
+        folders: result folders, finished or interrupted, or folders that hold such at any depth.
+        out: the folder to write to; created if missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        MissingFileError: if a folder does not exist or holds no results.
+        InvalidValueError: if results are damaged or contradict each other, or ``out`` holds other results.
+        OutputError: if ``out`` cannot be written to.
+    """
+    # Here and not above: matplotlib and pandas take a second, `import noiserobust.report` should not.
+    from noiserobust.report.gather import gather, is_result_folder
+    from noiserobust.report.html import render_html
+    from noiserobust.report.notes import find_notes
+    from noiserobust.report.tables import make_tables
+    from noiserobust.report.text import to_latex, to_markdown
+    from noiserobust.results.summary import summarize
+
+    gathered = gather([Path(f) for f in folders])
+    out = Path(out)
+    # A result folder has a summary.csv of its own; ours is the same only if nothing else is joined to it.
+    if is_result_folder(out) and [s.folder.resolve() for s in gathered.sources] != [out.resolve()]:
+        raise InvalidValueError(
+            f"Expected `out` to be a folder for the report alone, but {out} holds results of its own"
+        )
+    tables = make_tables(gathered)
+    html, figures = render_html(gathered, tables, find_notes(gathered, tables))
+
+    page = {out / "report.html": html.encode()}
+    texts = {
+        out / "summary.csv": summarize(gathered.draws).to_csv(index=False).encode(),
+        out / "summary.md": to_markdown(tables).encode(),
+        out / "summary.tex": to_latex(tables).encode(),
+    }
+    images = {out / "figures" / name: content for name, content in figures.items()}
+    make_folder(out)
+    make_folder(out / "figures")
+    _write_all({**page, **texts, **images})
+    return Report(html=out / "report.html", tables=tuple(texts), figures=tuple(images))
+
+
+def _write_all(files: Mapping[Path, bytes]) -> None:
+    """Write files so that a full disk replaces none of them."""
+    with ExitStack() as renames:
+        for path, content in files.items():
+            renames.enter_context(write_errors(path))
+            temporary = renames.enter_context(replacing(path))
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                # Some file systems report a full disk only here; it has to be known before the first rename.
+                os.fsync(file.fileno())
