@@ -14,9 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from noiserobust.data.registry import load_data as load_data
     from noiserobust.errors import NoiseRobustError as NoiseRobustError
     from noiserobust.evaluate.api import evaluate as evaluate
     from noiserobust.evaluate.montecarlo import EvaluationResult as EvaluationResult
+    from noiserobust.models.registry import build_model as build_model
     from noiserobust.noise.base import Noise as Noise
     from noiserobust.noise.device import DeviceNoise as DeviceNoise
     from noiserobust.noise.scaled import GaussianNoise as GaussianNoise
@@ -37,6 +39,8 @@ _HOMES = {
     "LaplaceNoise": "noise.scaled",
     "DeviceNoise": "noise.device",
     "perturbed": "perturb",
+    "build_model": "models.registry",
+    "load_data": "data.registry",
     "PerturbedOptimizer": "train.optimizer",
     "SAM": "train.sam",
     "RWP": "train.rwp",

@@ -214,6 +214,8 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
         return str(unknown_name("verb", match[1], _VERBS))
     if match := re.search(r'Parser key "([^"]+)": File does not exist: (.*)', message):
         return f"Expected `{match[1]}` to be a file, but there is no {match[2]}"
+    if match := re.fullmatch(r"argument (\S+): expected (?:at least )?one argument", message):
+        return f"Expected `{match[1]}` to be followed by a value, but got nothing"
     if match := re.fullmatch(r"the following arguments are required: (.*)", message):
         names = ", ".join(f"`--{name.rpartition('.')[2]}`" for name in match[1].split(", "))
         return f"Expected {names} to be given, but got nothing"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from noiserobust.config import PRECISIONS
@@ -17,7 +17,7 @@ from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
 from noiserobust.noise.base import Noise
-from noiserobust.perturb import Select
+from noiserobust.perturb import Select, find_sites
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import DrawStore
 
@@ -87,7 +87,10 @@ def evaluate(
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
     hashes = [{"method": method, "train_seed": s.train_seed, "sha256": state_sha256(s.load())} for s in subjects]
-    configuration = describe(plan, forward, {"weights": hashes, "normalize": str(forward.normalize)})
+    # What is selected, not by what: a function has no name that lasts.
+    noisy = None if select is None else [site.name for site in find_sites(sequence[0], select)]
+    more = {"weights": hashes, "normalize": str(forward.normalize), "select": noisy}
+    configuration = describe(plan, forward, more)
     return run_into(Path(out), subjects, forward, plan, configuration, progress=progress)
 
 
@@ -142,7 +145,7 @@ def describe(plan: Plan, forward: Forward, more: dict[str, Any]) -> dict[str, An
         "levels": [level.value for level in plan.levels],
         "draws": plan.draws,
         "seed": plan.seed,
-        "select": None if plan.select is None else str(plan.select),
+        "select": None,
         "precision": forward.precision,
         **more,
     }
@@ -152,6 +155,8 @@ def state_sha256(model: nn.Module) -> str:
     """Return the SHA-256 over the names, dtypes, shapes and values of a model's state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor):  # a module's extra state
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().flatten()
         digest.update(flat.view(torch.uint8).numpy().tobytes())

@@ -112,7 +112,12 @@ def as_data(data: Data) -> ArrayData | DataLoader[Any]:
 def _pair(batch: Any) -> Batch:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, Tensor) for b in batch):
         raise InvalidValueError(f"Expected the batches of `data` to be pairs of tensors (x, y), but got {_kind(batch)}")
-    return batch[0], batch[1]
+    x, y = batch
+    if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+        raise InvalidValueError(
+            f"Expected the labels of `data` to be integers of shape ({len(x)},), but got {_kind(y)}, {y.dtype}"
+        )
+    return x, y
 
 
 def _run(model: nn.Module, x: Tensor) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from noiserobust.errors import InvalidValueError, check_integer
@@ -200,7 +200,8 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _check_finite(model: nn.Module, subject: Subject) -> None:
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        # A module may keep extra state that is no tensor.
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InvalidValueError(
                 f"Expected weights {subject.weights} to be finite, but {name} holds NaN or infinity"
             )

@@ -41,13 +41,15 @@ class Noise(ABC):
     def at(self, level: float) -> Self:
         """Return the same noise at another severity."""
 
-    @abstractmethod
     def with_settings(self, **settings: Any) -> Self:
         """Return the same noise with other settings than its level.
 
         Raises:
-            InvalidValueError: if a setting is unknown or out of range.
+            InvalidValueError: if a setting is unknown or out of range; unless overridden, there is none.
         """
+        for key in settings:
+            raise InvalidValueError(f"Expected no settings beside the level of {self.name} noise, but got {key!r}")
+        return self
 
     @abstractmethod
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
@@ -62,9 +64,9 @@ class Noise(ABC):
             Detached tensor of the same shape, dtype and device.
         """
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return everything but the level that determines the noise, JSON-able."""
+        """Return everything but the level that determines the noise, JSON-able; override if there is more than a name."""
+        return {"kind": self.name}
 
     def parse_level(self, text: str | float) -> float:
         """Return a level given as a number or as text in the units of ``level_name``.

@@ -45,10 +45,14 @@ class ResultFolder:
     def __init__(self, path: Path, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         self.path = Path(path)
         manifest = self.path / MANIFEST_FILE
-        if manifest.exists():
+        with write_errors(self.path):
+            # A run that failed before its first result leaves a manifest that binds nobody.
+            started = any(p.is_file() and p != manifest for p in self.path.rglob("*"))
+            continued = started and manifest.exists()
+        if continued:
             _check_same_configuration(manifest, kind, configuration)
         make_folder(self.path)
-        if not manifest.exists():
+        if not continued:
             for name in (DRAWS_FILE, SUMMARY_FILE):
                 if (self.path / name).exists():
                     raise InvalidValueError(
@@ -89,9 +93,10 @@ class DrawStore(ResultFolder):
         """
         journal = self.path / JOURNAL_FILE
         with write_errors(journal), journal.open("ab") as file:
-            # A torn line left by an earlier kill is ended first, so that it cannot swallow this row.
-            start = "\n" if file.tell() and not _ends_with_newline(journal) else ""
-            file.write((start + _csv_line(row[c] for c in DRAW_COLUMNS)).encode())
+            if file.tell() and not _ends_with_newline(journal):
+                # A torn line left by an earlier kill is cut off: ended, it could pass for a whole one.
+                file.truncate(journal.read_bytes().rfind(b"\n") + 1)
+            file.write(_csv_line(row[c] for c in DRAW_COLUMNS).encode())
             file.flush()
             os.fsync(file.fileno())
         self._rows.append(row)
@@ -101,13 +106,15 @@ class DrawStore(ResultFolder):
         draws = as_frame(self._rows)
         write_atomic(self.path / DRAWS_FILE, draws.to_csv(index=False))
         write_atomic(self.path / SUMMARY_FILE, summary.to_csv(index=False))
-        (self.path / JOURNAL_FILE).unlink(missing_ok=True)
+        with write_errors(self.path):
+            (self.path / JOURNAL_FILE).unlink(missing_ok=True)
 
 
 def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Return rows as a DataFrame with the columns and types of ``draws.csv``, in the order of their key."""
     frame = pd.DataFrame(list(rows), columns=DRAW_COLUMNS).astype(DRAW_DTYPES)
-    return frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
+    ordered: pd.DataFrame = frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
+    return ordered
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
@@ -148,21 +155,23 @@ def _parse(path: Path) -> Iterator[Row]:
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidValueError(f"Expected {path} to be a readable UTF-8 file, but got: {error}") from None
     is_journal = path.name == JOURNAL_FILE
-    reader = csv.reader(StringIO(text, newline=""))
+    try:
+        lines = list(csv.reader(StringIO(text, newline="")))
+    except csv.Error as error:
+        raise InvalidValueError(f"Expected {path} to be comma-separated values, but got: {error}") from None
     if not is_journal:
-        header = next(reader, [])
+        header = lines.pop(0) if lines else []
         if header != DRAW_COLUMNS:
             raise InvalidValueError(
                 f"Expected {path} to have the columns {', '.join(DRAW_COLUMNS)}, but got {', '.join(header) or 'none'}"
             )
-    lines = list(reader)
     if is_journal and not text.endswith("\n"):
         lines = lines[:-1]
     for number, cells in enumerate(lines, start=1 if is_journal else 2):
         try:
             yield _row(cells)
         except ValueError:
-            # A torn line inside the journal was followed by whole ones; in draws.csv it is damage.
+            # A damaged line of the journal is computed again; in draws.csv it is an error.
             if not is_journal:
                 raise InvalidValueError(
                     f"Expected line {number} of {path} to be a row of draws, but got {','.join(cells)!r}"

@@ -19,10 +19,10 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
         ci_level: level of the interval for the mean over train seeds, in (0, 1).
 
     Returns:
-        DataFrame with the columns of ``summary.csv``: ``mean``, ``noise_std`` (over noise draws), ``seed_std`` (over
-        train seeds), ``n_seeds``, ``n_draws`` (the smallest number of draws of a seed), the Student-t interval
-        ``ci_low .. ci_high`` over seeds. What cannot be estimated is NaN: ``noise_std`` with one draw, ``seed_std``
-        and the interval with one seed.
+        DataFrame with the columns of ``summary.csv``: ``mean`` (every seed counts the same, however many draws it has),
+        ``noise_std`` (over noise draws), ``seed_std`` (over train seeds), ``n_seeds``, ``n_draws`` (the smallest
+        number of draws of a seed), the Student-t interval ``ci_low .. ci_high`` over seeds. What cannot
+        be estimated is NaN: ``noise_std`` with one draw, ``seed_std`` and the interval with one seed.
     """
     rows: list[dict[str, Any]] = []
     for key, group in draws.groupby(GROUP_COLUMNS, sort=True):
@@ -42,4 +42,5 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
                 "ci_level": ci_level,
             }
         )
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    summary: pd.DataFrame = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    return summary

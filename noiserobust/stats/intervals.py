@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from noiserobust.errors import check_number
+from noiserobust.errors import InvalidValueError, check_number
 
 
 def mean_interval(seed_means: ArrayLike, level: float = 0.95) -> tuple[float, float]:
@@ -24,8 +24,8 @@ def mean_interval(seed_means: ArrayLike, level: float = 0.95) -> tuple[float, fl
 
     Source: Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    check_number("level", level, above=0)
-    check_number("1 - level", 1 - level, above=0)
+    if not 0 < check_number("level", level) < 1:
+        raise InvalidValueError(f"Expected `level` to be a finite number > 0 and < 1, but got {level!r}")
     means = np.asarray(seed_means, dtype=np.float64)
     if means.size < 2:
         return float("nan"), float("nan")

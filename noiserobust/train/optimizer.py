@@ -180,8 +180,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         clean = {p: p.grad for p in self._parameters() if p.grad is not None}
         if not clean:
             raise StateError(
-                f"Expected a clean gradient before `perturbed` of {type(self.method).__name__}, but there is none; call "
-                "`loss.backward()` first"
+                f"Expected a clean gradient before `perturbed` of {type(self.method).__name__}, but there is none; "
+                "call `loss.backward()` first"
             )
         return clean
 

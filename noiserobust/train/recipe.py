@@ -48,4 +48,6 @@ def build_lr_schedule(name: str, optimizer: optim.Optimizer, steps: int) -> LRSc
         return ConstantLR(optimizer, factor=1.0)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, T_max=steps)
-    return OneCycleLR(optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=steps)
+    # By default it would cycle the momentum too, over the one that was asked for.
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, cycle_momentum=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -19,7 +19,7 @@ from noiserobust.errors import InvalidValueError, check_integer
 from noiserobust.models.registry import build_model
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.registry import noise_from_config
-from noiserobust.results.files import make_folder, write_atomic
+from noiserobust.results.files import make_folder, sha256, write_atomic
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import ResultFolder
 from noiserobust.rng import Stream
@@ -68,14 +68,18 @@ def train_seeds(
     build_method(config.method)
     noise_from_config(config.select.noise)
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
-    _build(config, seeds[0])
     data = load_data(config.data, "train")
     if isinstance(data, DataLoader):
         raise InvalidValueError(
-            f"Expected the training data {config.data} to be arrays (x, y), but got a DataLoader; use PerturbedOptimizer "
-            "in a loop of your own"
+            f"Expected the training data {config.data} to be arrays (x, y), but got a DataLoader; use "
+            "PerturbedOptimizer in a loop of your own"
         )
+    _check_fits(_build(config, seeds[0]).to(device), data, normalize(data.x[:2].to(device)))
     configuration = {**config.as_dict(), "normalize": str(normalize), "data_sha256": data.sha256()}
+    noises = [config.select.noise.name] + [config.method.noise.name] * (config.method.name == "rwp")
+    noise_files = [name for name in noises if name.endswith((".yaml", ".yml"))]
+    if noise_files:
+        configuration["noise_sha256"] = {name: sha256(Path(name)) for name in noise_files}
     ResultFolder(out, "training", configuration, environment({"device": str(device)}))
     rest, held_out = data, None
     if config.held_out:
@@ -95,6 +99,26 @@ def train_seeds(
 def _build(config: TrainConfig, train_seed: int) -> nn.Module:
     with Stream(config.seed, "initialisation", train_seed).as_torch_default():
         return build_model(config.model, config.model_args)
+
+
+def _check_fits(model: nn.Module, data: ArrayData, x: Tensor) -> None:
+    """Raise unless a model returns scores for the normalised examples ``x`` and has an output for each label."""
+    try:
+        with torch.inference_mode():
+            output = model.eval()(x)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidValueError(
+            f"Expected data {data.name} to fit the model, but a batch of shape {tuple(x.shape)} failed: {reason}"
+        ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise InvalidValueError(f"Expected the model to return scores of shape ({len(x)}, classes), but got {got}")
+    if int(data.y.max()) >= output.shape[1]:
+        raise InvalidValueError(
+            f"Expected the labels of data {data.name} to be in 0..{output.shape[1] - 1}, as the model has "
+            f"{output.shape[1]} outputs, but got {int(data.y.max())}"
+        )
 
 
 def _train(trainer: Trainer, folder: Path, seed: int, normalize: Normalize, progress: bool) -> None:

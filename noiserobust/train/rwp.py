@@ -20,10 +20,10 @@ from noiserobust.train.method import Method
 class RWP(Method):
     """RWP: the gradient is taken at noisy weights, one noise draw a step.
 
-    The update uses ``(1 - a) * grad L(w) + a * grad L(w + noise)`` with ``a = perturbed_weight``. ``a = 1`` is RWP as in
-    "Incorruptible neural networks", Eq. 2 (there with max-scaled Gaussian noise); ``0 < a < 1`` is the mixed RWP of Li
-    et al. (there ``a = 0.5`` and ``GaussianNoise(0.01, reference="l2")``), called m-RWP by their later paper. Any noise
-    can be trained with; for device noise the gradient passes straight through it.
+    The update uses ``(1 - a) * grad L(w) + a * grad L(w + noise)`` with ``a = perturbed_weight``. ``a = 1`` is RWP as
+    in "Incorruptible neural networks", Eq. 2 (there with max-scaled Gaussian noise); ``0 < a < 1`` is the mixed RWP of
+    Li et al. (there ``a = 0.5`` and ``GaussianNoise(0.01, reference="l2")``), called m-RWP by their later paper. Any
+    noise can be trained with; for device noise the gradient passes straight through it.
 
     Args:
         noise: what happens to the weights.

@@ -152,7 +152,9 @@ class Trainer:
         return total.item() / self.steps_per_epoch, lr
 
     def _train_step(self, x: Tensor, y: Tensor, stream: Stream) -> Tensor:
-        x = self.normalize(self.augment(x, stream)).to(memory_format=self.layout)
+        if self.augment != Augment():  # features, which are no images, cannot be augmented
+            x = self.augment(x, stream)
+        x = self.normalize(x).to(memory_format=self.layout)
         autocast = (
             torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
         )
@@ -161,7 +163,7 @@ class Trainer:
             self.optimizer.zero_grad()
             with autocast:
                 loss = cross_entropy(self.model(x), y, label_smoothing=self.config.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         # torch types a closure as returning a float; what it returns is handed through.

@@ -1,0 +1,155 @@
+"""What the package costs beside what has to be done anyway, as ratios within one run.
+
+    make bench
+
+Each figure is the median over rounds in which the compared things take turns, so that a machine that slows down slows
+all of them. Timings in ms or s are of this machine and this moment; the ratios are what can be compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import noiserobust as nr
+from noiserobust.data.arrays import ArrayData
+from noiserobust.data.normalize import Normalize
+from noiserobust.errors import MissingDependencyError
+from noiserobust.evaluate.forward import Forward
+from noiserobust.evaluate.montecarlo import Plan, Subject, parse_levels, run
+from noiserobust.models.registry import build_model
+from noiserobust.perturb import displaced, find_sites, noisy_weights
+
+ROUNDS = 7
+
+
+def medians(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
+    """Return the median seconds of each task; the tasks take turns, the first round does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(rounds + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def show(title: str, seconds: dict[str, float], baseline: str, unit: str = "ms") -> None:
+    """Print seconds and their ratio to the baseline."""
+    print(f"\n{title}")
+    scale = 1000 if unit == "ms" else 1
+    for name, value in seconds.items():
+        print(f"  {name:<44} {value * scale:9.1f} {unit}   {value / seconds[baseline]:6.2f} x")
+
+
+def command_line() -> None:
+    """Time ``noiserobust --help``."""
+
+    def spawn(*arguments: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+    tasks = {
+        "python -c pass": spawn("-c", "pass"),
+        "noiserobust --help (must stay below 400 ms)": spawn("-m", "noiserobust", "--help"),
+        "import torch": spawn("-c", "import torch"),
+    }
+    show("Command line", medians(tasks, 5), "python -c pass")
+
+
+def chips() -> None:
+    """Time one noise draw of all weights of a ResNet-20."""
+    model = build_model("resnet20")
+    sites = find_sites(model)
+    noises: dict[str, nr.Noise] = {
+        "GaussianNoise": nr.GaussianNoise(0.05),
+        "GaussianNoise, tile": nr.GaussianNoise(0.05, granularity="tile", tile=(128, 128)),
+        "LaplaceNoise": nr.LaplaceNoise(0.05),
+        "DeviceNoise pcm-nandakumar-2019": nr.DeviceNoise.from_profile("pcm-nandakumar-2019"),
+    }
+
+    def draw(noise: nr.Noise) -> Callable[[], object]:
+        def task() -> None:
+            with displaced(noisy_weights(sites, noise, nr.Stream(0))):
+                pass
+
+        return task
+
+    tasks = {name: draw(noise) for name, noise in noises.items()}
+    try:
+        tasks["DeviceNoise pcm-nandakumar-2019"]()
+    except MissingDependencyError:
+        del tasks["DeviceNoise pcm-nandakumar-2019"]
+    tasks["torch.randn_like of every weight, added"] = lambda: [
+        s.weight() + 0.05 * torch.randn_like(s.weight()) for s in sites
+    ]
+    show("One chip: noise on a ResNet-20, applied and taken back", medians(tasks, 15), "GaussianNoise")
+
+
+def evaluation() -> None:
+    """Time a Monte-Carlo draw against the bare forward pass it contains."""
+    x, y = torch.rand(2000, 3, 32, 32), torch.randint(10, (2000,))
+    model = build_model("resnet20").eval()
+    forward = Forward(ArrayData(x, y, "random"), Normalize(), torch.device("cpu"))
+    placed = forward.place(model)
+    batches = [b.contiguous(memory_format=torch.channels_last) for b in x.split(100)]
+    noise = nr.GaussianNoise(0.05)
+    plan = Plan(noise, parse_levels(noise, [0.05]), 1, 0)
+
+    def bare(model: nn.Module, batches: tuple[torch.Tensor, ...] | list[torch.Tensor]) -> None:
+        with torch.inference_mode():
+            for batch in batches:
+                model(batch)
+
+    tasks = {
+        "bare forward, same batches and layout": lambda: bare(placed, batches),
+        "one draw of evaluate": lambda: run([Subject("m", 0, "w", lambda: model)], forward, plan),
+        "plain loop, batch 500, contiguous": lambda: bare(model, x.split(500)),
+    }
+    show("Evaluation: ResNet-20, 2,000 images, fp32", medians(tasks), "bare forward, same batches and layout")
+
+
+def training() -> None:
+    """Time an optimizer step of each method."""
+    x, y = torch.rand(128, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.randint(10, (128,))
+    methods = {
+        "SGD": None,
+        "RWP (one pass)": nr.RWP(nr.GaussianNoise(0.05)),
+        "RWP, mixed (two passes)": nr.RWP(nr.GaussianNoise(0.01, reference="l2"), perturbed_weight=0.5),
+        "SAM (two passes)": nr.SAM(0.05),
+    }
+
+    def step(method: nr.SAM | nr.RWP | None) -> Callable[[], object]:
+        model = build_model("resnet20").to(memory_format=torch.channels_last)
+        base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        optimizer = nr.PerturbedOptimizer(base, method, model) if method else base
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        return lambda: optimizer.step(closure)
+
+    seconds = medians({name: step(method) for name, method in methods.items()})
+    show("Training: a step of ResNet-20, batch 128, fp32", seconds, "SGD")
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    torch.manual_seed(0)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
+    for benchmark in (command_line, chips, evaluation, training):
+        benchmark()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Every example of the README runs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from noiserobust.cli import main
+from noiserobust.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_python_blocks_run_in_order():
+    pytest.importorskip("aihwkit.inference")
+    scope: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), scope)
+    assert scope["result"].draws.level.tolist() == [0.0] + [0.05] * 10 + [0.1] * 10
+
+
+def test_commands_run_in_order(tmp_path, monkeypatch):
+    pytest.importorskip("aihwkit.inference")
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("noiserobust ")]
+    assert len(commands) == 6
+    fewer = {"train": ["--epochs", "1"], "evaluate": ["--draws", "2"]}  # to save time
+    for _, verb, *words in commands[:-1]:  # the last one is about files of the reader's own
+        arguments = [p for word in words for p in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+        assert main([verb, *arguments, *fewer.get(verb, [])]) == 0, verb
+    assert (tmp_path / "report/report.html").exists()
+
+
+def test_the_configuration_is_valid(tmp_path, capsys):
+    (block,) = blocks("yaml")
+    settings = yaml.safe_load(block)
+    assert set(settings) <= set(TrainConfig.__dataclass_fields__)
+    (tmp_path / "rwp.yaml").write_text(block)
+    assert main(["train", "--config", str(tmp_path / "rwp.yaml"), "--out", str(tmp_path / "run")]) == 2
+    assert "cifar10" in capsys.readouterr().err  # all is well but the missing data
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
