@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Iterable
 from numbers import Real
 
@@ -85,8 +86,10 @@ def check_number(
     bounds = [f">= {minimum:g}"] if minimum is not None else []
     bounds += [f"> {above:g}"] if above is not None else []
     bounds += [f"<= {maximum:g}"] if maximum is not None else []
-    is_number = isinstance(value, Real) and type(value) is not bool
-    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    try:
+        number = float(value) if not isinstance(value, bool) and isinstance(value, Real) else math.nan
+    except OverflowError:  # an int too large for a float
+        number = math.inf
     if (
         not math.isfinite(number)
         or (minimum is not None and number < minimum)
@@ -104,10 +107,14 @@ def check_integer(name: str, value: object, *, minimum: int) -> int:
     Raises:
         InvalidValueError: if it is anything else.
     """
-    # `__index__` admits NumPy integers and refuses floats.
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < minimum:
+    try:
+        # `operator.index` admits NumPy integers and refuses floats.
+        integer = minimum - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        integer = minimum - 1
+    if integer < minimum:
         raise InvalidValueError(f"Expected `{name}` to be an integer >= {minimum}, but got {value!r}")
-    return int(value.__index__())
+    return integer
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:

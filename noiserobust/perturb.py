@@ -85,8 +85,10 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
         names.append(name)
         _check_plain(site)
         weight = site.weight()
+        _check_whole(name, weight)
         if not weight.is_floating_point() or weight.numel() == 0 or not _selected(site, weight, select):
             continue
+        _check_not_hooked(site)
         # Tied weights share memory, whether as one parameter or as views of one storage.
         key = (id(module), attribute) if site.parametrised else (weight.data_ptr(), weight.numel())
         sites.setdefault(key, site)
@@ -151,10 +153,10 @@ def displaced(changes: Iterable[tuple[Site | nn.Parameter, Tensor]]) -> Iterator
             if isinstance(place, nn.Parameter):
                 _write(place, value, undo)
             elif place.parametrised:
-                _append_offset(place, value - place.weight(), undo)
+                _append_offset(place, value, undo)
             else:
                 _write(getattr(place.module, place.attribute), value, undo)
-        torch.clear_autocast_cache()  # an enclosing autocast keeps low-precision copies of the weights it has seen
+        _forget_copies()
         yield
     finally:
         try:
@@ -163,7 +165,14 @@ def displaced(changes: Iterable[tuple[Site | nn.Parameter, Tensor]]) -> Iterator
             _undo_all(undo)  # a second Ctrl-C may strike while weights are put back: finish first
             raise
         finally:
-            torch.clear_autocast_cache()
+            _forget_copies()
+
+
+def _forget_copies() -> None:
+    # An enclosing autocast keeps low-precision copies of the weights it has seen, an enclosing `parametrize.cached`
+    # keeps effective weights.
+    torch.clear_autocast_cache()
+    parametrize._cache.clear()
 
 
 def _write(parameter: Tensor, value: Tensor, undo: list[Callable[[], None]]) -> None:
@@ -180,21 +189,25 @@ def _write(parameter: Tensor, value: Tensor, undo: list[Callable[[], None]]) -> 
 
 
 class _Offset(nn.Module):
-    """The last step of a parametrisation: a constant is added, gradients pass to what is parametrised."""
+    """The last step of a parametrisation: a constant is added, gradients pass to what is parametrised.
 
-    def __init__(self, offset: Tensor) -> None:
+    In float64, where ``old + (new - old)`` is ``new`` to the last bit of any narrower type.
+    """
+
+    def __init__(self, old: Tensor, new: Tensor) -> None:
         super().__init__()
-        self._offset = (offset,)  # a tuple, so that it is neither parameter nor buffer
+        self._offset = (new.double() - old.double(),)  # a tuple, so that it is neither parameter nor buffer
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self._offset[0]
+        return (weight.double() + self._offset[0]).to(weight.dtype)
 
 
-def _append_offset(site: Site, offset: Tensor, undo: list[Callable[[], None]]) -> None:
+def _append_offset(site: Site, value: Tensor, undo: list[Callable[[], None]]) -> None:
     chain = _chain(site.module, site.attribute)
+    offset = _Offset(site.weight(), value)
     position = len(chain)
     undo.append(lambda: chain.__delitem__(slice(position, None)))
-    chain.append(_Offset(offset))
+    chain.append(offset)
 
 
 def _chain(module: nn.Module, attribute: str) -> parametrize.ParametrizationList:
@@ -227,8 +240,8 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             continue
         attributes = [name for name, p in module._parameters.items() if p is not None]
         if parametrize.is_parametrized(module):
-            attributes += list(module.parametrizations)  # type: ignore[arg-type]
-        elif isinstance(module, _CROSSBAR) and "weight" not in module._parameters:
+            attributes += list(module.parametrizations)
+        if isinstance(module, _CROSSBAR) and "weight" not in attributes:
             attributes.append("weight")
         path = prefix.replace("_orig_mod.", "").removesuffix("_orig_mod").removesuffix(".")
         for attribute in attributes:
@@ -254,14 +267,27 @@ def _check_plain(site: Site) -> None:
         return
     parameter = site.module._parameters.get(site.attribute)
     if parameter is None:
-        raise InvalidValueError(
-            f"Expected {site.name} to be a parameter or parametrised by torch.nn.utils.parametrize, but a hook "
-            "computes it (old-style weight_norm, spectral_norm or prune); use torch.nn.utils.parametrizations, or "
-            "prune.remove"
-        )
+        raise _hooked(site.name)
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise InvalidValueError(f"Expected {site.name} to be initialised, but it is lazy; run one batch first")
-    if parameter.is_meta:
-        raise InvalidValueError(f"Expected {site.name} to hold numbers, but it is on the meta device")
-    if hasattr(parameter, "device_mesh"):
-        raise InvalidValueError(f"Expected {site.name} to be whole on each device, but it is sharded")
+
+
+def _check_whole(name: str, weight: Tensor) -> None:
+    if weight.is_meta:
+        raise InvalidValueError(f"Expected {name} to hold numbers, but it is on the meta device")
+    if hasattr(weight, "device_mesh"):
+        raise InvalidValueError(f"Expected {name} to be whole on each device, but it is sharded")
+
+
+def _check_not_hooked(site: Site) -> None:
+    # The old hooks keep `weight_hh_l0_orig`, or `_g` and `_v`, and set `weight_hh_l0` as a plain tensor.
+    computed = site.attribute.rpartition("_")[0]
+    if isinstance(vars(site.module).get(computed), Tensor):
+        raise _hooked(site.name.removesuffix(site.attribute) + computed)
+
+
+def _hooked(name: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"Expected {name} to be a parameter or parametrised by torch.nn.utils.parametrize, but a hook computes it "
+        "(old-style weight_norm, spectral_norm or prune); use torch.nn.utils.parametrizations, or prune.remove"
+    )

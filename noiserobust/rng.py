@@ -64,7 +64,7 @@ class Stream:
         digest = hashlib.blake2b(digest_size=16)
         for part in (self.seed, *self.path):
             kind, text = ("i", str(part)) if isinstance(part, int) else ("s", part)
-            encoded = text.encode()
+            encoded = text.encode(errors="surrogatepass")  # names of files may hold undecodable bytes
             digest.update(f"{kind}{len(encoded)}:".encode())
             digest.update(encoded)
         return int.from_bytes(digest.digest(), "little")
@@ -87,9 +87,9 @@ class Stream:
 
         # The difference of two independent exponentials of rate 1; unlike Generator.laplace this has a float32 path.
         generator = self.generator()
-        return generator.standard_exponential(shape, dtype=np.float32) - generator.standard_exponential(
-            shape, dtype=np.float32
-        )
+        numbers = generator.standard_exponential(shape, dtype=np.float32)
+        numbers -= generator.standard_exponential(shape, dtype=np.float32)
+        return numbers
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """Return a random order of ``range(n)``, int64."""

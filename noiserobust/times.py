@@ -38,15 +38,15 @@ def parse_time(value: str | float) -> float:
 
 
 def format_time(seconds: float) -> str:
-    """Return a time in the largest unit in which it is a number of at most three digits, or else in seconds.
+    """Return a time in the largest unit in which it has at most three significant digits, or else in seconds.
 
-    >>> format_time(1), format_time(86400), format_time(31557600), format_time(5400)
-    ('1 s', '1 d', '1 y', '1.5 h')
+    >>> format_time(1), format_time(86400), format_time(86400_000), format_time(31557600), format_time(5400)
+    ('1 s', '1 d', '1000 d', '1 y', '1.5 h')
     """
     for unit, length in sorted(SECONDS.items(), key=lambda item: -item[1]):
         if unit in ("w", "mo"):
             continue
         number = seconds / length
         if number >= 1 and abs(number - float(f"{number:.3g}")) < 1e-9 * number:
-            return f"{number:.3g} {unit}"
+            return f"{float(f'{number:.3g}'):.15g} {unit}"
     return f"{seconds:g} s"

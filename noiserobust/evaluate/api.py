@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def evaluate(
     data: Data,
     *,
     noise: Noise,
-    levels: Sequence[float | str] | None = None,
+    levels: Iterable[float | str] | None = None,
     draws: int = 10,
     seed: int = 0,
     precision: str = "fp32",

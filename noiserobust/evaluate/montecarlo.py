@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,16 +93,17 @@ class EvaluationResult:
         return summarize(self.draws, ci_level)
 
 
-def parse_levels(noise: Noise, levels: Sequence[float | str]) -> list[Level]:
+def parse_levels(noise: Noise, levels: Iterable[float | str]) -> list[Level]:
     """Return levels of a noise from numbers or text; ``0`` of a scaled noise and ``"clean"`` mean without noise.
 
     Raises:
         InvalidValueError: if there is none, one is not valid for this noise, or one is given twice.
     """
-    if isinstance(levels, (str, bytes)) or not isinstance(levels, Sequence) or not levels:
+    given = [] if isinstance(levels, (str, bytes)) or not isinstance(levels, Iterable) else list(levels)
+    if not given:
         raise InvalidValueError(f"Expected `levels` to be a non-empty list of levels, but got {levels!r}")
     parsed: dict[float, Level] = {}
-    for text in levels:
+    for text in given:
         value = 0.0 if text == CLEAN else noise.parse_level(text)
         if value in parsed:
             raise InvalidValueError(f"Expected `levels` to be distinct, but got {text!r} twice")
@@ -199,9 +200,13 @@ def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_finite(model: nn.Module, subject: Subject) -> None:
+    parameters = set(dict(model.named_parameters()))
     for name, tensor in model.state_dict().items():
-        # A module may keep extra state that is no tensor.
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():  # extra state may be anything
+            continue
+        # Infinity is no weight, but masks of attention are buffers that hold it.
+        bad = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
+        if bad.any():
             raise InvalidValueError(
-                f"Expected weights {subject.weights} to be finite, but {name} holds NaN or infinity"
+                f"Expected weights {subject.weights} to be finite, but {name} holds {tensor[bad][0].item()}"
             )

@@ -65,7 +65,7 @@ class Noise(ABC):
         """
 
     def describe(self) -> dict[str, Any]:
-        """Return everything but the level that determines the noise, JSON-able; override if there is more than a name."""
+        """Return all but the level that determines the noise, JSON-able; override if there is more than a name."""
         return {"kind": self.name}
 
     def parse_level(self, text: str | float) -> float:
@@ -75,8 +75,8 @@ class Noise(ABC):
             InvalidValueError: if it is not a valid level of this noise.
         """
         try:
-            level = float(text)
-        except (TypeError, ValueError):
+            level = float(text) if isinstance(text, str) else text
+        except ValueError:
             raise InvalidValueError(
                 f"Expected a level of `{self.level_name}` to be a number, but got {text!r}"
             ) from None

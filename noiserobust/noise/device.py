@@ -76,8 +76,8 @@ class DeviceNoise(Noise):
 
     @property
     def name(self) -> str:
-        """The profile's name."""
-        return self.profile.name
+        """The profile's name, followed by the settings that were overridden."""
+        return "-".join([self.profile.name, *(f"{key}={value}" for key, value in self.profile.overridden().items())])
 
     @property
     def level(self) -> float:
@@ -103,14 +103,16 @@ class DeviceNoise(Noise):
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return the weight as read from the chip; see :meth:`Noise.perturb`. Weight groups of zeros stay zero."""
         # Conductances are computed on the CPU in float32 (aihwkit's models fail in bfloat16), whatever the weight is.
-        matrix = view.matrix(check_weight(weight).to("cpu", torch.float32))
-        if matrix.numel() == 0:
+        exact = check_weight(weight).to("cpu", torch.float32)
+        if exact.numel() == 0:
             return weight.detach().clone()
+        matrix = view.matrix(exact)
         scale = reference_scale(matrix, "max", self.profile.granularity, self.profile.tile).expand_as(matrix)
         if not scale.any():
             return weight.detach().clone()
         target = torch.where(scale > 0, matrix / scale, 0)
-        read = self._read(target, stream)
+        # Groups of zeros are not on the chip: the compensation must not see the noise of their devices.
+        read = torch.where(scale > 0, self._read(target, stream), 0)
         noisy = read * self._compensation(target, read) * scale
         return view.restore(noisy, weight.shape).to(weight.device, weight.dtype)
 

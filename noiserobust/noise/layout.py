@@ -29,7 +29,7 @@ class FilterView:
         if weight.ndim < 2:
             return weight.reshape(1, -1)
         if not self.transposed:
-            return weight.reshape(weight.shape[0], -1)
+            return weight.flatten(1)
         grouped = weight.unflatten(0, (self.groups, -1))  # groups, in / groups, out / groups, ...
         matrix: Tensor = grouped.transpose(1, 2).flatten(0, 1).flatten(1)
         return matrix

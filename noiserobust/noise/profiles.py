@@ -7,7 +7,7 @@ A profile is checked wholly when it is loaded: unknown keys, missing keys, wrong
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,7 @@ class Profile:
         tile: ``(rows, columns)`` of a crossbar tile.
         compensation: drift compensation: ``"none"`` or ``"global"`` (one factor a tensor, or a tile if mapped so).
         times: times since programming worth looking at, in seconds.
+        original: the profile as written, if settings were overridden.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Profile:
     tile: Tile
     compensation: str
     times: tuple[float, ...]
+    original: Profile | None = field(default=None, repr=False, compare=False)
 
     def with_overrides(self, **overrides: Any) -> Profile:
         """Return the profile with some settings replaced; each is checked as if it stood in the file.
@@ -119,7 +121,22 @@ class Profile:
                 known = [*self.parameters, *self.conductance, "granularity", "tile", "compensation"]
                 raise unknown_name(f"setting of profile {self.name}", key, known)
         _check_range(profile)
-        return profile
+        return replace(profile, original=self.original or self)
+
+    def overridden(self) -> dict[str, Any]:
+        """Return the settings whose values are not those of the profile as written."""
+        written = (self.original or self)._flat()
+        return {key: value for key, value in self._flat().items() if value != written[key]}
+
+    def _flat(self) -> dict[str, Any]:
+        tile = "{}x{}".format(*self.tile)
+        return {
+            **self.parameters,
+            **self.conductance,
+            "granularity": self.granularity,
+            "tile": tile,
+            "compensation": self.compensation,
+        }
 
     def settings(self) -> dict[str, Any]:
         """Return all that determines the noise, JSON-able."""
@@ -168,7 +185,8 @@ def read_yaml(path: Path) -> Any:
         raise MissingFileError(f"Expected a file {path}, but there is none") from None
     except OSError as error:
         raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # PyYAML lets errors of Python's own pass: 2021-13-45 is a ValueError, `!!bool x` a KeyError.
         reason = " ".join(str(error).split())
         raise InvalidValueError(f"Expected {path} to be YAML of plain data, but got: {reason}") from None
 
@@ -191,7 +209,7 @@ def parse_profile(content: Any, where: str) -> Profile:
 
 def _parse(content: Any) -> Profile:
     top = _mapping("profile", content, _TOP)
-    if top["schema_version"] != 1:
+    if top["schema_version"] != 1 or isinstance(top["schema_version"], bool):
         raise InvalidValueError(f"Expected `schema_version` to be 1, but got {top['schema_version']!r}")
     check_choice("backend", top["backend"], ["aihwkit"])
     model = check_choice("model", top["model"], MODELS)
@@ -205,7 +223,9 @@ def _parse(content: Any) -> Profile:
         raise InvalidValueError(f"Expected `times` to be a list of times such as [1s, 1d], but got {times!r}")
     source = _mapping("source", top["source"], ["citation", "doi", "figure"])
     profile = Profile(
-        **{key: _text(key, top[key]) for key in ("name", "technology", "description")},
+        name=_text("name", top["name"]),
+        technology=_text("technology", top["technology"]),
+        description=_text("description", top["description"]),
         source={key: _text(f"source.{key}", value) for key, value in source.items()},
         model=model,
         parameters=_numbers("parameters", top["parameters"], MODELS[model]),
@@ -245,7 +265,11 @@ def _numbers(name: str, value: Any, bounds: Mapping[str, Bounds]) -> dict[str, f
 
 
 def _number(name: str, value: object, bounds: Bounds) -> float:
-    return check_number(name, value, minimum=bounds.minimum, above=bounds.above)
+    try:
+        return check_number(name, value, minimum=bounds.minimum, above=bounds.above)
+    except InvalidValueError as error:
+        hint = "; YAML takes a number such as 250e-9 for text: write 250.0e-9" if isinstance(value, str) else ""
+        raise InvalidValueError(f"{error}{hint}") from None
 
 
 def _text(name: str, value: Any) -> str:

@@ -47,7 +47,8 @@ class ResultFolder:
         manifest = self.path / MANIFEST_FILE
         with write_errors(self.path):
             # A run that failed before its first result leaves a manifest that binds nobody.
-            started = any(p.is_file() and p != manifest for p in self.path.rglob("*"))
+            files = (p for depth in ("*", "*/*") for p in self.path.glob(depth) if p.is_file())
+            started = any(p != manifest for p in files)
             continued = started and manifest.exists()
         if continued:
             _check_same_configuration(manifest, kind, configuration)

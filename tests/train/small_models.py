@@ -76,9 +76,7 @@ def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(
         a[k].dtype == b[k].dtype
         and a[k].shape == b[k].shape
-        and torch.equal(
-            a[k].contiguous().flatten().view(torch.uint8), b[k].contiguous().flatten().view(torch.uint8)
-        )
+        and torch.equal(a[k].contiguous().flatten().view(torch.uint8), b[k].contiguous().flatten().view(torch.uint8))
         for k in a
     )
 

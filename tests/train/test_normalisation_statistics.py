@@ -75,7 +75,7 @@ def test_kept_statistics_survive_forward_passes_and_exceptions(layer: str) -> No
     x, _ = images()
     model(x)
     before = snapshot(model)
-    with pytest.raises(ZeroDivisionError), kept_statistics(model), kept_statistics(model):
+    with pytest.raises(ZeroDivisionError), kept_statistics(model), kept_statistics(model):  # noqa: PT012
         model(x + 3)
         assert not same_bits(before, snapshot(model))
         raise ZeroDivisionError
@@ -88,7 +88,7 @@ def test_an_exception_in_the_perturbed_pass_restores_the_statistics_of_the_clean
     plain(x)
     opt = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), nr.SAM(0.5), model)
     closure_of(opt, model, x, y)()
-    with pytest.raises(ZeroDivisionError), opt.perturbed():
+    with pytest.raises(ZeroDivisionError), opt.perturbed():  # noqa: PT012
         model(x)
         raise ZeroDivisionError
     assert same_bits(buffers(model), buffers(plain))

@@ -6,8 +6,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import assert_close, closure_of, exact, features, gradient, images, mlp, mlp_loss, same_bits, snapshot
-from small_models import cnn, seeded
+from small_models import (
+    assert_close,
+    closure_of,
+    cnn,
+    exact,
+    features,
+    gradient,
+    images,
+    mlp,
+    mlp_loss,
+    same_bits,
+    seeded,
+    snapshot,
+)
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -38,9 +50,7 @@ def reference_rwp(
     w = exact(model)
     for step in range(steps):
         stream = nr.Stream(seed, "train", train_seed, step)
-        noisy = {
-            k: noise.perturb(v, stream.child(k)) if k.endswith("weight") else v for k, v in w.items()
-        }
+        noisy = {k: noise.perturb(v, stream.child(k)) if k.endswith("weight") else v for k, v in w.items()}
         clean, perturbed = gradient(loss, w), gradient(loss, noisy)
         g = {k: (1 - share) * clean[k] + share * perturbed[k] + decay * w[k] for k in w}
         w = {k: w[k] - lr * g[k] for k in w}
@@ -60,9 +70,7 @@ def train(model: nn.Module, method, x: Tensor, y: Tensor, steps: int, *, seed=0,
 def test_sam_takes_the_gradient_at_the_ascended_weights(rho: float, momentum: float, decay: float) -> None:
     x, y = features()
     model = mlp()
-    expected = reference_sam(
-        exact(model), mlp_loss(x, y), steps=3, rho=rho, lr=0.1, momentum=momentum, decay=decay
-    )
+    expected = reference_sam(exact(model), mlp_loss(x, y), steps=3, rho=rho, lr=0.1, momentum=momentum, decay=decay)
     train(model, nr.SAM(rho), x, y, 3, lr=0.1, momentum=momentum, weight_decay=decay)
     assert_close(model, expected)
 
@@ -105,7 +113,12 @@ def test_sam_leaves_parameters_without_a_gradient_out_of_the_norm_and_in_place()
     before = snapshot(model.unused)
     expected = reference_sam(
         {k: v for k, v in exact(model).items() if "unused" not in k},
-        mlp_loss(x, y), steps=2, rho=0.3, lr=0.1, momentum=0.0, decay=0.0,
+        mlp_loss(x, y),
+        steps=2,
+        rho=0.3,
+        lr=0.1,
+        momentum=0.0,
+        decay=0.0,
     )
     opt = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), nr.SAM(0.3), model)
 
@@ -161,7 +174,15 @@ def test_rwp_mixes_clean_and_noisy_gradient_with_the_documented_noise(noise: Noi
 def test_the_rwp_reference_tells_planted_errors(planted: dict[str, object]) -> None:
     x, y = features()
     model = mlp()
-    plan = {"noise": nr.GaussianNoise(0.3), "steps": 2, "share": 0.3, "lr": 0.1, "decay": 0.0, "seed": 7, "train_seed": 2}
+    plan = {
+        "noise": nr.GaussianNoise(0.3),
+        "steps": 2,
+        "share": 0.3,
+        "lr": 0.1,
+        "decay": 0.0,
+        "seed": 7,
+        "train_seed": 2,
+    }
     wrong = reference_rwp(model, mlp_loss(x, y), **{**plan, **planted})
     train(model, nr.RWP(nr.GaussianNoise(0.3), 0.3), x, y, 2, seed=7, train_seed=2, lr=0.1)
     with pytest.raises(AssertionError):
@@ -176,8 +197,11 @@ def test_each_step_has_noise_of_its_own() -> None:
     assert len(set(losses)) == 4
 
 
-@pytest.mark.parametrize(("method", "calls"), [(nr.SAM(0.2), 2), (nr.RWP(nr.GaussianNoise(0.3)), 1),
-                                                (nr.RWP(nr.GaussianNoise(0.3), 0.5), 2)], ids=["sam", "rwp", "mixed"])
+@pytest.mark.parametrize(
+    ("method", "calls"),
+    [(nr.SAM(0.2), 2), (nr.RWP(nr.GaussianNoise(0.3)), 1), (nr.RWP(nr.GaussianNoise(0.3), 0.5), 2)],
+    ids=["sam", "rwp", "mixed"],
+)
 def test_step_returns_the_first_loss_the_closure_computed(method, calls: int) -> None:
     x, y = features()
     model = mlp()
