@@ -425,6 +425,17 @@ def test_noise_falls_on_the_effective_weight(kind, train, dtype):
     assert torch.equal(model[0].weight, copy[0].weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_effective_weight_is_exact_where_adding_a_difference_would_round(dtype):
+    module = parametrised("weight_norm", nn.Linear(64, 64)).to(dtype)
+    clean = module.weight.detach().clone()
+    value = 1e-2 * torch.from_numpy(Stream(0, "value").normal((64, 64))).to(dtype)
+    assert not torch.equal(clean + (value - clean), value)
+    with displaced([(site, value) for site in find_sites(module)]):
+        assert torch.equal(module.weight, value)
+    assert torch.equal(module.weight, clean)
+
+
 @pytest.mark.parametrize("kind", ["weight_norm", "spectral_norm", "orthogonal", "custom"])
 def test_gradients_of_the_effective_weight_reach_what_it_is_made_of(kind):
     module = parametrised(kind).eval()
