@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from noiserobust.noise.device import DeviceNoise as DeviceNoise
     from noiserobust.noise.scaled import GaussianNoise as GaussianNoise
     from noiserobust.noise.scaled import LaplaceNoise as LaplaceNoise
+    from noiserobust.perturb import find_sites as find_sites
     from noiserobust.perturb import perturbed as perturbed
     from noiserobust.rng import Stream as Stream
     from noiserobust.train.optimizer import PerturbedOptimizer as PerturbedOptimizer
@@ -39,6 +40,7 @@ _HOMES = {
     "LaplaceNoise": "noise.scaled",
     "DeviceNoise": "noise.device",
     "perturbed": "perturb",
+    "find_sites": "perturb",
     "build_model": "models.registry",
     "load_data": "data.registry",
     "PerturbedOptimizer": "train.optimizer",

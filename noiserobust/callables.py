@@ -57,6 +57,12 @@ def load_callable(spec: str, what: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def source_sha256(spec: str) -> str | None:
+    """Return the SHA-256 of the file in which a callable is named, or None if ``spec`` names no file."""
+    path = Path(spec.rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if names_callable(spec) and path.is_file() else None
+
+
 def call(function: Callable[..., Any], spec: str, what: str, /, **arguments: object) -> Any:
     """Call a function named by the user with keyword arguments; say what is wrong with them or with the function.
 

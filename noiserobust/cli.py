@@ -100,7 +100,7 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--normalize",
         type=str,
-        help="imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else what the data set has",
+        help="imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else the data set's own",
     )
     parser.add_argument("--noise", type=str, required=True, help="gaussian, laplace, a device profile or FILE.yaml")
     parser.add_argument(
@@ -240,7 +240,10 @@ def _model_args(pairs: Sequence[str]) -> dict[str, Scalar]:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidValueError(f"Expected `model-args` to be of the form name=value, but got {pair!r}")
-        arguments[key] = yaml.safe_load(value)
+        try:
+            arguments[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InvalidValueError(f"Expected `model-args` to give {key} a value, but got {value!r}") from None
     return arguments
 
 

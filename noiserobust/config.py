@@ -21,13 +21,14 @@ class NoiseConfig:
 
     Args:
         name: gaussian, laplace, a device profile's name, or a .yaml file that describes a noise.
-        level: sigma or b as a fraction of the reference, >= 0; for a device the time since programming (1s, 1h, 1d).
+        level: sigma or b as a fraction of the reference, >= 0, by default 0.05; for a device the time since
+            programming (1s, 1h, 1d), by default 1d.
         reference: what the level of gaussian and laplace is a fraction of: max, l2, std, absolute or weight.
         granularity: over what the reference is taken: filter, tensor or tile; also replaces a device's own.
     """
 
     name: str = "gaussian"
-    level: float | str = 0.05
+    level: float | str | None = None
     reference: str | None = None
     granularity: str | None = None
 
@@ -38,20 +39,31 @@ class MethodConfig:
 
     Args:
         name: sgd (not at all), sam (along the gradient) or rwp (by random noise).
-        rho: radius of sam, in units of the weights, >= 0.
+        rho: radius of sam, in units of the weights, >= 0, by default 0.05.
         noise: the noise of rwp.
-        perturbed_weight: share of the perturbed gradient of rwp, in (0, 1]; below 1 the clean gradient has the rest.
+        perturbed_weight: share of the perturbed gradient of rwp, in (0, 1], by default 1; below 1 the clean gradient
+            has the rest.
     """
 
     name: str = "sgd"
-    rho: float = 0.05
+    rho: float | None = None
     noise: NoiseConfig = field(default_factory=NoiseConfig)
-    perturbed_weight: float = 1.0
+    perturbed_weight: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("method.name", self.name, METHODS)
-        check_number("method.rho", self.rho, minimum=0)
-        check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
+        if self.rho is not None:
+            check_number("method.rho", self.rho, minimum=0)
+        if self.perturbed_weight is not None:
+            check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
+        # A setting of another method would be ignored without a word.
+        given = {"rho": self.rho is not None, "noise": self.noise != NoiseConfig()}
+        given["perturbed_weight"] = self.perturbed_weight is not None
+        for setting, method in (("rho", "sam"), ("noise", "rwp"), ("perturbed_weight", "rwp")):
+            if given[setting] and self.name != method:
+                raise InvalidValueError(
+                    f"Expected `method.{setting}` to be given with method.name {method!r} only, but got {self.name!r}"
+                )
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,8 @@ class SelectConfig:
     """Which epoch's weights are kept as best: those with the highest held-out accuracy under this noise.
 
     Args:
-        noise: the noise; level 0 selects by clean accuracy.
+        noise: the noise, by default that of rwp, or gaussian of level 0.05 for other methods; level 0 selects by clean
+            accuracy.
         draws: how many fixed noise draws the accuracy is averaged over, >= 1.
     """
 
@@ -166,6 +179,12 @@ class TrainConfig:
         for name, share in (("label_smoothing", self.label_smoothing), ("held_out", self.held_out)):
             if share >= 1:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")
+
+    @property
+    def selection_noise(self) -> NoiseConfig:
+        """The noise by which the best epoch is selected."""
+        untouched = self.select.noise == NoiseConfig()
+        return self.method.noise if untouched and self.method.name == "rwp" else self.select.noise
 
     @property
     def method_label(self) -> str:

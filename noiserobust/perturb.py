@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, did_you_mean
 from noiserobust.noise.base import Noise
 from noiserobust.noise.layout import FilterView
 from noiserobust.rng import Stream
 
 Select = str | Sequence[str] | Callable[[str, nn.Module, Tensor], bool]
-"""Which weights are noisy: patterns of names such as ``"layer1.*"``, or a function of name, module and weight."""
+"""Which weights are noisy.
+
+Patterns of names such as ``"layer1.*"`` choose among the weights that live in a crossbar; a function of name, module
+and weight chooses among all parameters, biases and normalisation included.
+"""
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -74,27 +79,48 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
             Linear, Bilinear, Embedding, recurrent and MultiheadAttention modules. Biases and normalisation parameters
             are digital.
 
+    Warns:
+        UserWarning: if, by default, weights of other modules with at least two dimensions stay without noise.
+
     Raises:
-        InvalidValueError: if nothing is selected, or a weight cannot be changed in place (sharded, meta or lazy
-            tensors, weights computed by the old hook-based ``weight_norm`` and ``prune``).
+        InvalidValueError: if nothing is selected, a pattern matches nothing, or a weight cannot be changed in place
+            (sharded, meta or lazy tensors, weights computed by the old hook-based ``weight_norm`` and ``prune``).
     """
     sites: dict[tuple[int, int | str], Site] = {}
     names = []
+    crossbar = []
+    left_out = []
     for name, module, attribute in _candidates(_unwrap(model)):
         site = Site(name, module, attribute, _view(module))
         names.append(name)
+        if not callable(select) and not _in_crossbar(site):
+            left_out += [name] if _looks_like_crossbar(site) else []
+            continue
+        crossbar.append(name)
+        if select is not None and not callable(select) and not _matches(name, select):
+            continue
         _check_plain(site)
         weight = site.weight()
         _check_whole(name, weight)
-        if not weight.is_floating_point() or weight.numel() == 0 or not _selected(site, weight, select):
+        if not weight.is_floating_point() or weight.numel() == 0:
+            continue
+        if not select(name, module, weight) if callable(select) else weight.ndim < 2:
             continue
         _check_not_hooked(site)
         # Tied weights share memory, whether as one parameter or as views of one storage.
         key = (id(module), attribute) if site.parametrised else (weight.data_ptr(), weight.numel())
         sites.setdefault(key, site)
+    if select is not None and not callable(select):
+        _check_all_match(select, crossbar)
     if not sites:
-        wanted = "a Conv, Linear or Embedding weight" if select is None else f"a weight that matches {select!r}"
+        wanted = "a Conv, Linear or Embedding weight" if select is None else f"a weight that {select!r} selects"
         raise InvalidValueError(f"Expected `model` to have {wanted}, but got parameters {', '.join(names) or 'none'}")
+    if select is None and left_out:
+        warnings.warn(
+            f"No noise falls on {', '.join(left_out)}, as their modules are not known to live in a crossbar; "
+            "`select` takes a function that chooses among all parameters",
+            stacklevel=2,
+        )
     return list(sites.values())
 
 
@@ -248,14 +274,38 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             yield (f"{path}.{attribute}" if path else attribute), module, attribute
 
 
-def _selected(site: Site, weight: Tensor, select: Select | None) -> bool:
-    if select is None:
-        is_weight = site.attribute == "weight" if isinstance(site.module, _CROSSBAR) else "weight" in site.attribute
-        return isinstance(site.module, (*_CROSSBAR, *_CROSSBAR_MANY)) and is_weight and weight.ndim >= 2
-    if callable(select):
-        return bool(select(site.name, site.module, weight))
-    patterns = [select] if isinstance(select, str) else select
-    return any(fnmatchcase(site.name, pattern) for pattern in patterns)
+def _in_crossbar(site: Site) -> bool:
+    if isinstance(site.module, _CROSSBAR):
+        return site.attribute == "weight"
+    return isinstance(site.module, _CROSSBAR_MANY) and "weight" in site.attribute
+
+
+def _looks_like_crossbar(site: Site) -> bool:
+    known = (*_CROSSBAR, *_CROSSBAR_MANY, nn.LayerNorm, nn.RMSNorm)
+    if isinstance(site.module, known) or "weight" not in site.attribute:
+        return False
+    weight = site.module._parameters.get(site.attribute)
+    return weight is not None and not isinstance(weight, nn.parameter.UninitializedParameter) and weight.ndim >= 2
+
+
+def _patterns(select: str | Sequence[str]) -> list[str]:
+    patterns = [select] if isinstance(select, str) else list(select) if isinstance(select, Sequence) else []
+    if not patterns or not all(isinstance(p, str) for p in patterns):
+        raise InvalidValueError(f"Expected `select` to be patterns of names or a function, but got {select!r}")
+    return patterns
+
+
+def _matches(name: str, select: str | Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in _patterns(select))
+
+
+def _check_all_match(select: str | Sequence[str], names: Sequence[str]) -> None:
+    for pattern in _patterns(select):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InvalidValueError(
+                f"Expected every pattern of `select` to match one of {', '.join(names) or 'no weights'}, but "
+                f"{pattern!r} matches none{did_you_mean(pattern, names)}"
+            )
 
 
 def _view(module: nn.Module) -> FilterView:

@@ -283,6 +283,10 @@ class TestTrain:
             (["--method.name", "rwp", "--method.noise.reference", "l3"], ["`reference`", "'l3'"]),
             (["--select.noise.name", "gaussin"], ["`noise`", "did you mean 'gaussian'?"]),
             (["--augment.crop", "-1"], ["`augment.crop`", ">= 0"]),
+            (["--method.name", "sam", "--method.noise.level", "0.3"], ["`method.noise`", "'rwp' only", "'sam'"]),
+            (["--method.noise.name", "laplace"], ["`method.noise`", "'rwp' only", "'sgd'"]),
+            (["--method.name", "rwp", "--method.rho", "0.1"], ["`method.rho`", "'sam' only", "'rwp'"]),
+            (["--method.perturbed_weight", "0.5"], ["`method.perturbed_weight`", "'rwp' only"]),
         ],
         ids=lambda v: " ".join(v) if v and v[0].startswith("--") else "",
     )

@@ -92,21 +92,38 @@ def test_noise_falls_on_crossbar_weights_by_default(model):
 
 
 def test_a_selection_is_a_pattern_patterns_or_a_function(model):
-    assert names(model, "conv.*") == ["conv.weight", "conv.bias"]
-    assert names(model, ["linear.weight", "*norm.bias"]) == ["norm.bias", "linear.weight", "layer_norm.bias"]
-    assert names(model, "scale") == ["scale"]
+    assert names(model, "conv.*") == ["conv.weight"]  # patterns choose among the crossbar's weights: no biases
+    assert names(model, ["linear.weight", "up*"]) == ["up.weight", "linear.weight"]
+    assert names(model, lambda name, module, weight: name == "scale") == ["scale"]
     assert set(names(model, lambda name, module, weight: weight.ndim == 4)) == {"conv.weight", "up.weight"}
     assert names(model, lambda name, module, weight: isinstance(module, nn.Linear) and name == "linear.bias") == [
         "linear.bias"
     ]
 
 
-@pytest.mark.parametrize("select", ["nothing.*", "Conv.weight", [], "", lambda *_: False])
+@pytest.mark.parametrize("select", ["nothing.*", "Conv.weight", ["conv.*", "linaer.*"], [], "", 3, lambda *_: False])
 def test_nothing_selected_is_an_error_that_lists_the_names(model, select):
-    with pytest.raises(InvalidValueError, match=r"Expected `model` to have a weight that matches .*conv\.weight"):
+    with pytest.raises(InvalidValueError, match=r"Expected (`model`|every pattern of `select`|`select`) to "):
         names(model, select)
     with pytest.raises(InvalidValueError), perturbed(model, NOISE, select=select):
         pass
+
+
+def test_a_misspelt_pattern_is_named_with_the_nearest_weight(model):
+    with pytest.raises(InvalidValueError, match=r"'linaer.weight' matches none; did you mean 'linear.weight'\?"):
+        names(model, ["conv.*", "linaer.weight"])
+
+
+def test_weights_of_unknown_layers_are_left_out_with_a_warning():
+    class Conv1D(nn.Module):  # as in GPT-2: a matrix of shape (in, out), no Linear
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.zeros(4))
+
+    model = nn.Sequential(Conv1D(), nn.Linear(4, 2), nn.LayerNorm((2, 2)))
+    with pytest.warns(UserWarning, match=r"No noise falls on 0\.weight, as"):
+        assert names(model) == ["1.weight"]
+    assert names(model, "1.*") == ["1.weight"]
 
 
 def test_a_model_without_crossbar_weights_is_an_error():
@@ -584,7 +601,7 @@ def test_wrappers_change_neither_names_nor_noise(wrap):
     with perturbed(wrapped, NOISE) as same, perturbed(plain, NOISE):
         assert same is wrapped
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
-    assert names(wrapped, "3.*") == ["3.weight", "3.bias"]
+    assert names(wrapped, "3.*") == ["3.weight"]
 
 
 def test_compiled_parts_change_no_names():

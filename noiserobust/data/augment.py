@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import torch
@@ -69,28 +68,6 @@ class Augment:
             mirrored = torch.from_numpy(coins).to(x.device)
             x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         return x.contiguous(memory_format=layout)
-
-    def __str__(self) -> str:
-        return ",".join([f"crop{self.crop}"] * bool(self.crop) + ["flip"] * self.flip) or "none"
-
-
-def parse_augment(text: str) -> Augment:
-    """Read ``"crop4,flip"``, ``"flip"``, ``"none"`` and their like; the inverse of ``str``.
-
-    Raises:
-        InvalidValueError: if it is anything else.
-    """
-    if text == "none":
-        return Augment()
-    crop, flip = 0, False
-    for part in text.split(","):
-        if part == "flip":
-            flip = True
-        elif matched := re.fullmatch(r"crop([0-9]{1,4})", part):
-            crop = int(matched[1])
-        else:
-            raise InvalidValueError(f"Expected `augment` to be like 'crop4,flip', 'flip' or 'none', but got {text!r}")
-    return Augment(crop, flip)
 
 
 def _is_channels_last(x: Tensor) -> bool:

@@ -6,12 +6,19 @@ package of that name has to stand in the same place once one of its modules has 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
 
 
 class _CallablePackage(ModuleType):
+    @property
+    def __signature__(self) -> inspect.Signature:
+        from noiserobust.evaluate.api import evaluate
+
+        return inspect.signature(evaluate)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from noiserobust.evaluate.api import evaluate
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from noiserobust.config import PRECISIONS
+from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize, parse_normalize
+from noiserobust.data.registry import default_normalize
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
@@ -34,7 +35,7 @@ def evaluate(
     device: str = "auto",
     method: str = "model",
     train_seeds: Sequence[int] | None = None,
-    normalize: str | Normalize = "none",
+    normalize: str | Normalize = "auto",
     batch_size: int | None = None,
     select: Select | None = None,
     out: str | Path | None = None,
@@ -45,17 +46,18 @@ def evaluate(
     Args:
         models: one model, or several trainings of one method (one a train seed); left unchanged.
         data: ``(x, y)`` tensors or arrays, x of shape (N, C, H, W) or (N, features), uint8 (scaled to [0, 1]) or
-            floating, y integer labels (N,); or a DataLoader of such batches.
+            floating, y integer labels (N,); or a DataLoader of such batches, of which x may also be integer tokens.
         noise: the noise; the same object the trainer takes.
-        levels: severities, numbers or text (``"1d"`` for a device); ``0`` of a scaled noise and ``"clean"`` mean
-            without noise. By default the noise's own level.
+        levels: severities, numbers or text (``"1d"`` for a device); ``0`` and ``"clean"`` mean without
+            noise. By default the noise's own level.
         draws: chips for each model and level, >= 1; a level without noise has one.
         seed: root seed of the chips, >= 0. Draw k is the same chip at every level and for every method.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda:0"``, ...
         method: name of the method in the results.
         train_seeds: the train seed of each model, by default 0, 1, ...
-        normalize: from stored values to network inputs: ``"none"``, ``"cifar10"``, ``"m,m,m/s,s,s"``, ...
+        normalize: from stored values to network inputs: ``"none"``, ``"cifar10"``, ``"m,m,m/s,s,s"``, ...;
+            ``"auto"`` is what a data set of :func:`noiserobust.load_data` has, and ``"none"`` for others.
         batch_size: examples a pass through the network, >= 1; without effect on a DataLoader.
         select: which weights are noisy; by default all of Conv, Linear, Embedding, recurrent and attention modules.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
@@ -86,11 +88,8 @@ def evaluate(
     forward = make_forward(data, normalize, device, precision, batch_size)
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
-    hashes = [{"method": method, "train_seed": s.train_seed, "sha256": state_sha256(s.load())} for s in subjects]
-    # What is selected, not by what: a function has no name that lasts.
-    noisy = None if select is None else [site.name for site in find_sites(sequence[0], select)]
-    more = {"weights": hashes, "normalize": str(forward.normalize), "select": noisy}
-    configuration = describe(plan, forward, more)
+    hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
+    configuration = describe(plan, forward, sequence[0], {"weights": hashes})
     return run_into(Path(out), subjects, forward, plan, configuration, progress=progress)
 
 
@@ -104,8 +103,11 @@ def make_forward(
     """
     if batch_size is not None:
         check_integer("batch_size", batch_size, minimum=1)
+    examples = as_data(data)
+    if normalize == "auto":
+        normalize = default_normalize(examples.name) if isinstance(examples, ArrayData) else "none"
     return Forward(
-        as_data(data),
+        examples,
         parse_normalize(normalize) if isinstance(normalize, str) else normalize,
         pick_device(device),
         check_choice("precision", precision, PRECISIONS),
@@ -128,32 +130,41 @@ def run_into(
         InvalidValueError: if the folder holds results of another configuration.
         OutputError: if it cannot be written to.
     """
-    store = DrawStore(out, configuration, environment({"device": str(forward.device)}))
-    result = as_result(run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress))
-    store.finish(result.summary())
+    with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
+        result = as_result(run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress))
+        store.finish(result.summary())
     return result
 
 
-def describe(plan: Plan, forward: Forward, more: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that determines the results, JSON-able."""
-    data = forward.data
-    known = {} if isinstance(data, DataLoader) else {"sha256": data.sha256(), "n_examples": len(data)}
+def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that determines the results, JSON-able.
+
+    Args:
+        plan: noise, levels, draws.
+        forward: data, precision.
+        model: one of the models; which of its weights are noisy is recorded.
+        more: what else there is to say; its ``data`` is merged with the hash of the data.
+    """
+    sites = find_sites(model, plan.select)
+    noisy, total = sum(s.weight().numel() for s in sites), sum(p.numel() for p in model.parameters())
     return {
-        "data": known,
         "noise": plan.noise.describe(),
         "level_name": plan.noise.level_name,
         "levels": [level.value for level in plan.levels],
         "draws": plan.draws,
         "seed": plan.seed,
-        "select": None,
         "precision": forward.precision,
+        "normalize": str(forward.normalize),
         **more,
+        "data": {**forward.describe_data(), **more.get("data", {})},
+        "noisy_weights": [site.name for site in sites],
+        "noisy_share_of_parameters": round(noisy / total, 6),
     }
 
 
-def state_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 over the names, dtypes, shapes and values of a model's state."""
-    digest = hashlib.sha256()
+def model_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 over a model's structure and state: its text form, names, dtypes, shapes and values."""
+    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}\n{model!r}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, Tensor):  # a module's extra state
             continue

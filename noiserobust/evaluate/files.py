@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from noiserobust.data.registry import default_normalize, load_data
+from noiserobust.callables import source_sha256
+from noiserobust.data.registry import load_data
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.api import describe, make_forward, run_into
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, parse_levels
@@ -66,24 +67,22 @@ def evaluate_files(config: EvaluateConfig, out: Path, *, progress: bool = False)
     for file in files:
         fit_weights(model, file)  # all are checked before the first is evaluated
     subjects = _subjects(files, model, config.method)
-    normalize = config.normalize or _trained_normalize(files) or default_normalize(config.data)
+    normalize = config.normalize or _trained_normalize(files) or "auto"
     forward = make_forward(
         load_data(config.data, "test"), normalize, config.device, config.precision, config.batch_size
     )
-    configuration = describe(
-        plan,
-        forward,
-        {
-            "model": config.model,
-            "model_args": dict(config.model_args),
-            "weights": [
-                {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
-                for s, w in zip(subjects, files, strict=True)
-            ],
-            "normalize": str(forward.normalize),
-        },
-    )
-    configuration["data"] = {"name": config.data, **configuration["data"]}
+    weights = [
+        {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
+        for s, w in zip(subjects, files, strict=True)
+    ]
+    more = {
+        "model": config.model,
+        "model_args": dict(config.model_args),
+        "model_code_sha256": source_sha256(config.model),
+        "weights": weights,
+        "data": {"name": config.data},
+    }
+    configuration = describe(plan, forward, model, more)
     return run_into(out, subjects, forward, plan, configuration, progress=progress)
 
 

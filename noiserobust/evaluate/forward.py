@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from torch.utils.data import DataLoader
 
 from noiserobust.data.arrays import ArrayData, from_arrays
 from noiserobust.errors import InvalidValueError
+from noiserobust.models.scores import class_scores, kind_of
+from noiserobust.rng import Stream
 
 Batch = tuple[Tensor, Tensor]
 Data = ArrayData | DataLoader[Any] | tuple[Any, Any]
@@ -47,7 +50,7 @@ class Forward:
         data: labelled examples; a loader is gone through anew for each pass.
         normalize: from stored values to network inputs.
         device: where to compute.
-        precision: ``"fp32"`` (the weights' own dtype), or ``"bf16"`` for autocast.
+        precision: ``"fp32"`` (inputs are cast to the weights' own dtype), or ``"bf16"`` for autocast.
         batch_size: examples a pass through the network, for arrays; by default 100 on a CPU, where small batches stay
             in cache, and 1000 elsewhere.
     """
@@ -72,9 +75,11 @@ class Forward:
             InvalidValueError: if the data do not fit the model.
         """
         right, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
-        with torch.inference_mode(), self._autocast():
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        with torch.inference_mode(), self._autocast(), self._same_randomness():
             for x, y in self._stored_batches():
-                output = _checked_output(_run(model, self._prepared(x)), x, y)
+                # Labels are stored on the CPU: checking them waits for no device.
+                output = class_scores(model, self._prepared(x, dtype), y)
                 right += (output.argmax(dim=1) == y.to(self.device, non_blocking=True)).sum()
                 total += len(y)
         if not total:
@@ -84,8 +89,27 @@ class Forward:
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
-    def _prepared(self, x: Tensor) -> Tensor:
-        x = self.normalize(x.to(self.device, non_blocking=True))
+    def describe_data(self) -> dict[str, Any]:
+        """Return the SHA-256 and the number of the examples; goes through a loader once."""
+        if not isinstance(self.data, DataLoader):
+            return {"sha256": self.data.sha256(), "n_examples": len(self.data)}
+        digest, total = hashlib.sha256(), 0
+        with self._same_randomness():
+            for batch in self._stored_batches():
+                total += len(batch[1])
+                for tensor in batch:
+                    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                    digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return {"sha256": digest.hexdigest(), "n_examples": total}
+
+    def _same_randomness(self) -> AbstractContextManager[Any]:
+        # A loader that shuffles or augments has to do the same for every chip, or comparisons are not paired.
+        return Stream(0, "loader").as_torch_default() if isinstance(self.data, DataLoader) else nullcontext()
+
+    def _prepared(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        x = x.to(self.device, non_blocking=True)
+        if x.is_floating_point() or x.dtype == torch.uint8:  # other integers are tokens
+            x = self.normalize(x).to(dtype)
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def _stored_batches(self) -> Iterable[Batch]:
@@ -111,41 +135,11 @@ def as_data(data: Data) -> ArrayData | DataLoader[Any]:
 
 def _pair(batch: Any) -> Batch:
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, Tensor) for b in batch):
-        raise InvalidValueError(f"Expected the batches of `data` to be pairs of tensors (x, y), but got {_kind(batch)}")
+        got = kind_of(batch)
+        raise InvalidValueError(f"Expected the batches of `data` to be pairs of tensors (x, y), but got {got}")
     x, y = batch
     if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
         raise InvalidValueError(
-            f"Expected the labels of `data` to be integers of shape ({len(x)},), but got {_kind(y)}, {y.dtype}"
+            f"Expected the labels of `data` to be integers of shape ({len(x)},), but got {kind_of(y)}, {y.dtype}"
         )
     return x, y
-
-
-def _run(model: nn.Module, x: Tensor) -> Any:
-    try:
-        return model(x)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        reason = " ".join(str(error).split())
-        raise InvalidValueError(
-            f"Expected `data` to fit the model, but a batch of shape {tuple(x.shape)} failed: {reason}"
-        ) from error
-
-
-def _checked_output(output: Any, x: Tensor, y: Tensor) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(y):
-        raise InvalidValueError(
-            f"Expected the model to return scores of shape ({len(y)}, classes) for inputs of shape {tuple(x.shape)}, "
-            f"but got {_kind(output)}"
-        )
-    low, high = (int(y.min()), int(y.max())) if len(y) else (0, 0)  # labels are stored on the CPU: no device waits
-    if low < 0 or high >= output.shape[1]:
-        raise InvalidValueError(
-            f"Expected the labels of `data` to be in 0..{output.shape[1] - 1}, as the model has {output.shape[1]} "
-            f"outputs, but got {low if low < 0 else high}"
-        )
-    return output
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -31,11 +31,12 @@ def held_out_score(
         device: where to compute.
     """
     forward = Forward(data, normalize, device, config.precision)
-    noise = noise_from_config(config.select.noise)
+    noise = noise_from_config(config.selection_noise)
     bank = [Stream(config.seed, "select", train_seed, draw) for draw in range(config.select.draws)]
 
     def score(model: nn.Module) -> tuple[float, float]:
         placed = forward.place(model)
-        return forward.accuracy(placed)[0], mean_accuracy(placed, forward, noise, bank)
+        clean = forward.accuracy(placed)[0]
+        return clean, mean_accuracy(placed, forward, noise, bank) if noise.level else clean
 
     return score

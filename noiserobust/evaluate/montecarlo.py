@@ -66,8 +66,9 @@ class Plan:
     select: Select | None = None
 
     def __post_init__(self) -> None:
-        check_integer("draws", self.draws, minimum=1)
-        check_integer("seed", self.seed, minimum=0)
+        # NumPy integers become plain ones, which JSON can hold.
+        object.__setattr__(self, "draws", check_integer("draws", self.draws, minimum=1))
+        object.__setattr__(self, "seed", check_integer("seed", self.seed, minimum=0))
 
     def tasks(self) -> list[tuple[Level, int]]:
         """Return each level with each of its draws."""
@@ -94,7 +95,7 @@ class EvaluationResult:
 
 
 def parse_levels(noise: Noise, levels: Iterable[float | str]) -> list[Level]:
-    """Return levels of a noise from numbers or text; ``0`` of a scaled noise and ``"clean"`` mean without noise.
+    """Return levels of a noise from numbers or text; ``0`` and ``"clean"`` mean without noise.
 
     Raises:
         InvalidValueError: if there is none, one is not valid for this noise, or one is given twice.
@@ -104,11 +105,19 @@ def parse_levels(noise: Noise, levels: Iterable[float | str]) -> list[Level]:
         raise InvalidValueError(f"Expected `levels` to be a non-empty list of levels, but got {levels!r}")
     parsed: dict[float, Level] = {}
     for text in given:
-        value = 0.0 if text == CLEAN else noise.parse_level(text)
+        value = 0.0 if text == CLEAN else _level(noise, text)
         if value in parsed:
             raise InvalidValueError(f"Expected `levels` to be distinct, but got {text!r} twice")
         parsed[value] = Level(value, noise.at(value) if value else None)
     return list(parsed.values())
+
+
+def _level(noise: Noise, text: float | str) -> float:
+    try:
+        return noise.parse_level(text)
+    except InvalidValueError as error:
+        hint = f"; {CLEAN!r} is without noise" if text in (0, "0") else ""
+        raise InvalidValueError(f"{error}{hint}") from None
 
 
 def run(
@@ -174,8 +183,10 @@ def as_result(rows: Sequence[Row]) -> EvaluationResult:
 def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple[Level, int]]) -> Iterator[Row]:
     if not tasks:
         return
-    model = forward.place(subject.load())
+    model = subject.load()
+    find_sites(model, plan.select)  # what cannot be perturbed may not bear copying either: check first
     _check_finite(model, subject)
+    model = forward.place(model)
     sites = find_sites(model, plan.select)
     for level, draw in tasks:
         stream = chip_stream(plan.seed, subject.train_seed, draw)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, check_number
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.rng import Stream
 
@@ -20,8 +21,9 @@ CLEAN = "clean"
 class Noise(ABC):
     """Random errors of weights stored on analog hardware, at one severity.
 
-    Immutable. The same object serves the trainer and the evaluator; :meth:`at` gives it another severity. At equal
-    streams two severities describe *the same chip*: what is random about it is the same, its strength differs.
+    Immutable; level 0 means no noise. The same object serves the trainer and the evaluator; :meth:`at` gives it
+    another severity. At equal streams two severities describe *the same chip*: what is random about it is the same,
+    its strength differs.
     """
 
     level_name: ClassVar[str]
@@ -65,8 +67,13 @@ class Noise(ABC):
         """
 
     def describe(self) -> dict[str, Any]:
-        """Return all but the level that determines the noise, JSON-able; override if there is more than a name."""
-        return {"kind": self.name}
+        """Return all but the level that determines the noise, JSON-able; results are continued only if it is the same.
+
+        By default the class and, of a dataclass, all fields but the level; override if there is more.
+        """
+        names: list[str] = [f.name for f in fields(self)] if is_dataclass(self) else []
+        settings = {name: repr(getattr(self, name)) for name in names if name != self.level_name}
+        return {"kind": f"{type(self).__module__}.{type(self).__qualname__}", **settings}
 
     def parse_level(self, text: str | float) -> float:
         """Return a level given as a number or as text in the units of ``level_name``.
@@ -80,7 +87,7 @@ class Noise(ABC):
             raise InvalidValueError(
                 f"Expected a level of `{self.level_name}` to be a number, but got {text!r}"
             ) from None
-        return self.at(level).level
+        return check_number(self.level_name, self.at(level).level)
 
 
 def check_weight(weight: Tensor) -> Tensor:

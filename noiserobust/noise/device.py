@@ -21,7 +21,7 @@ from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, load_profile
 from noiserobust.noise.reference import per_tile, reference_scale
 from noiserobust.rng import Stream
-from noiserobust.times import parse_time
+from noiserobust.times import SECONDS, format_time, parse_time
 
 
 class _Model(Protocol):
@@ -45,7 +45,8 @@ class DeviceNoise(Noise):
 
     Args:
         profile: the device.
-        t: time since the end of programming, > 0: seconds, or text such as ``"1h"``, ``"1d"``, ``"1y"``.
+        t: time since the end of programming, > 0: seconds, or text such as ``"1h"``, ``"1d"``, ``"1y"``; one day by
+            default.
 
     Raises:
         InvalidValueError: if ``t`` is not a time > 0.
@@ -53,11 +54,14 @@ class DeviceNoise(Noise):
     """
 
     profile: Profile
-    t: float
+    t: float = SECONDS["d"]
     level_name: ClassVar[str] = "t"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "t", parse_time(self.t))
+
+    def __repr__(self) -> str:
+        return f"DeviceNoise({self.name!r}, t={format_time(self.t)!r})"
 
     @classmethod
     def from_profile(cls, name: str, t: str | float = "1d", **overrides: Any) -> Self:

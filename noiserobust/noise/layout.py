@@ -12,9 +12,10 @@ from torch import Tensor
 class FilterView:
     """How a weight tensor becomes a matrix of shape ``(filters, inputs)`` and back.
 
-    A filter holds all weights that feed one output channel: dim 0 of Conv, Linear and Embedding; the output dimension
-    of a transposed convolution, whose weight has shape ``(in, out / groups, ...)``. A tensor with fewer than two
-    dimensions (a bias, a normalisation gain) counts as a single filter.
+    A filter holds all weights that feed one output channel: dim 0 of Conv and Linear, and by convention of Embedding,
+    where it is a token; the output dimension of a transposed convolution, whose weight has shape
+    ``(in, out / groups, ...)``. A tensor with fewer than two dimensions (a bias, a normalisation gain) counts as a
+    single filter.
 
     Args:
         transposed: the weight belongs to a transposed convolution.
@@ -33,6 +34,20 @@ class FilterView:
         grouped = weight.unflatten(0, (self.groups, -1))  # groups, in / groups, out / groups, ...
         matrix: Tensor = grouped.transpose(1, 2).flatten(0, 1).flatten(1)
         return matrix
+
+    def spread(self, scale: Tensor, shape: torch.Size) -> Tensor:
+        """Return one number a filter or a weight in a form that broadcasts to the weight's own ``shape``.
+
+        Args:
+            scale: of shape ``(filters, inputs)``, ``(filters, 1)`` or ``(1, 1)``.
+            shape: of the weight.
+        """
+        if scale.numel() == 1:
+            return scale.reshape(())
+        if scale.shape[1] == 1 and not self.transposed:
+            return scale.reshape(-1, *[1] * (len(shape) - 1))
+        filters = scale.shape[0]
+        return self.restore(scale.expand(filters, shape.numel() // filters), shape)
 
     def restore(self, matrix: Tensor, shape: torch.Size) -> Tensor:
         """Return a matrix made by :meth:`matrix` in the weight's own ``shape``."""

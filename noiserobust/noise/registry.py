@@ -12,6 +12,9 @@ from noiserobust.noise.device import DeviceNoise
 from noiserobust.noise.profiles import parse_profile, profile_names, read_yaml
 from noiserobust.noise.scaled import SCALED_NOISES
 
+DEFAULT_LEVEL = 0.05
+"""Sigma or b of a scaled noise for which no level is given."""
+
 
 def build_noise(spec: str, level: str | float | None = None, **settings: Any) -> Noise:
     """Return a noise by name.
@@ -19,7 +22,7 @@ def build_noise(spec: str, level: str | float | None = None, **settings: Any) ->
     Args:
         spec: ``"gaussian"``, ``"laplace"``, a profile's name, or a ``.yaml`` file: a device profile, or settings such
             as ``{noise: gaussian, reference: l2}``.
-        level: its severity; by default 0 for scaled noise and the profile's first time for a device.
+        level: its severity; by default 0.05 for scaled noise and one day for a device.
         settings: what differs from the default or from the file, such as ``reference="l2"``.
 
     Raises:
@@ -43,7 +46,7 @@ def noise_from_config(config: NoiseConfig) -> Noise:
 
 def _from_name(name: str) -> Noise:
     if name in SCALED_NOISES:
-        return SCALED_NOISES[name](0.0)
+        return SCALED_NOISES[name](DEFAULT_LEVEL)
     if name in profile_names():
         return DeviceNoise.from_profile(name)
     raise unknown_name("noise", name, [*SCALED_NOISES, *profile_names()])
@@ -53,13 +56,14 @@ def _from_file(path: Path) -> Noise:
     content: Any = read_yaml(path)
     if isinstance(content, dict) and "schema_version" in content:
         profile = parse_profile(content, str(path))
-        return DeviceNoise(profile, profile.times[0])
+        return DeviceNoise(profile)
     if not isinstance(content, dict) or not isinstance(content.get("noise"), str):
         raise InvalidValueError(
             f"Expected {path} to hold a device profile or a mapping with a `noise`, but got {content!r}"
         )
     settings = {str(key): value for key, value in content.items() if key != "noise"}
     try:
-        return SCALED_NOISES[check_choice("noise", content["noise"], SCALED_NOISES)](0.0).with_settings(**settings)
+        kind = check_choice("noise", content["noise"], SCALED_NOISES)
+        return SCALED_NOISES[kind](DEFAULT_LEVEL).with_settings(**settings)
     except InvalidValueError as error:
         raise InvalidValueError(f"{path}: {error}") from None

@@ -87,9 +87,9 @@ class ScaledNoise(Noise):
         if self.level == 0 or weight.numel() == 0:
             return weight.detach().clone()
         matrix = view.matrix(exact)
-        scale = reference_scale(matrix, self.reference, self.granularity, self.tile).expand_as(matrix)
+        scale = view.spread(reference_scale(matrix, self.reference, self.granularity, self.tile), weight.shape)
         noise = torch.from_numpy(self._unit_noise(stream, tuple(weight.shape))).to(weight.device)
-        return (exact + self.level * view.restore(scale, weight.shape) * noise).to(weight.dtype)
+        return torch.addcmul(exact, self.level * scale, noise.to(exact.dtype)).to(weight.dtype)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.results.files import make_folder, read_json, write_atomic, write_errors, write_json
+from noiserobust.results.lock import LOCK_FILE, FolderLock
 from noiserobust.results.schema import (
     DRAW_COLUMNS,
     DRAW_DTYPES,
@@ -23,50 +24,77 @@ from noiserobust.results.schema import (
     SUMMARY_FILE,
 )
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 JOURNAL_FILE = ".draws.journal.csv"
 Row = dict[str, Any]
 
 
 class ResultFolder:
-    """An output folder whose content belongs to exactly one configuration.
+    """An output folder whose content belongs to exactly one configuration and that one process at a time writes to.
+
+    It is held until :meth:`close`, the end of a ``with`` block, garbage collection or the end of the process.
 
     Args:
         path: the folder; created if missing.
         kind: what the folder holds, ``"evaluation"`` or ``"training"``.
         configuration: everything that determines the results, JSON-able. A folder that already holds another
             configuration is refused.
-        environment: what does not determine the results but should be known: versions, device, command.
+        environment: what does not determine the results but should be known: versions, device, command. The manifest
+            keeps that of the first session; one that continues it under another is listed in ``continued_in``.
 
     Raises:
         InvalidValueError: if the folder holds results of another configuration; the message names the keys.
-        OutputError: if it cannot be written to.
+        OutputError: if it cannot be written to, or another process is writing to it.
     """
 
     def __init__(self, path: Path, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        self.path = Path(path)
+        self.path = make_folder(Path(path))
+        self._lock = FolderLock(self.path)
+        try:
+            self._open(kind, configuration, environment)
+        except BaseException:
+            self.close()  # the traceback keeps this object alive
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        self._lock.release()
+
+    def _open(self, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Check that the content belongs to the configuration, and record the session in the manifest."""
         manifest = self.path / MANIFEST_FILE
         with write_errors(self.path):
             # A run that failed before its first result leaves a manifest that binds nobody.
             files = (p for depth in ("*", "*/*") for p in self.path.glob(depth) if p.is_file())
-            started = any(p != manifest for p in files)
+            started = any(p not in (manifest, self.path / LOCK_FILE) for p in files)
             continued = started and manifest.exists()
         if continued:
-            _check_same_configuration(manifest, kind, configuration)
-        make_folder(self.path)
-        if not continued:
-            for name in (DRAWS_FILE, SUMMARY_FILE):
-                if (self.path / name).exists():
-                    raise InvalidValueError(
-                        f"Expected `out` to be a new folder or one of the same configuration, but {self.path} holds "
-                        f"a {name} without a {MANIFEST_FILE}"
-                    )
-            content = {
-                "schema_version": SCHEMA_VERSION,
-                "kind": kind,
-                "configuration": configuration,
-                "environment": environment,
-            }
-            write_json(manifest, content)
+            content = _manifest_of(manifest, kind, configuration)
+            sessions = [content.get("environment"), *content.get("continued_in", [])]
+            if not any(set(_differences(session, environment)) <= {"started"} for session in sessions):
+                write_json(manifest, {**content, "continued_in": [*sessions[1:], environment]})
+            return
+        for name in (DRAWS_FILE, SUMMARY_FILE):
+            if (self.path / name).exists():
+                raise InvalidValueError(
+                    f"Expected `out` to be a new folder or one of the same configuration, but {self.path} holds "
+                    f"a {name} without a {MANIFEST_FILE}"
+                )
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": kind,
+            "configuration": configuration,
+            "environment": environment,
+        }
+        write_json(manifest, content)
 
 
 class DrawStore(ResultFolder):
@@ -79,6 +107,9 @@ class DrawStore(ResultFolder):
 
     def __init__(self, path: Path, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         super().__init__(path, "evaluation", configuration, environment)
+
+    def _open(self, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        super()._open(kind, configuration, environment)
         self._rows = list(read_rows(self.path))
 
     @property
@@ -198,9 +229,18 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _check_same_configuration(path: Path, kind: str, configuration: Mapping[str, Any]) -> None:
+def _manifest_of(path: Path, kind: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest if it is that of a configuration.
+
+    Raises:
+        InvalidValueError: if it is that of another one, or damaged.
+    """
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("configuration"), dict):
+    if (
+        not isinstance(manifest, dict)
+        or not isinstance(manifest.get("configuration"), dict)
+        or not isinstance(manifest.get("continued_in", []), list)
+    ):
         raise InvalidValueError(f"Expected {path} to be a manifest with a configuration, but it is not")
     if manifest.get("kind") != kind:
         raise InvalidValueError(
@@ -213,6 +253,7 @@ def _check_same_configuration(path: Path, kind: str, configuration: Mapping[str,
             f"Expected `out` to be a new folder or one of the same configuration, but {path.parent} holds results of "
             f"another one; differing: {', '.join(differing)}"
         )
+    return manifest
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

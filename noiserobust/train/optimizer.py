@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noiserobust.errors import InvalidValueError, StateError
+from noiserobust.errors import InvalidValueError, StateError, check_integer
 from noiserobust.rng import Stream
 from noiserobust.train.batchnorm import kept_statistics
 from noiserobust.train.method import Method
 
 Closure = Callable[[], Tensor]
+
+_ENTRY = "noiserobust"  # of the state dict, beside those of the base optimizer
 
 
 class PerturbedOptimizer(torch.optim.Optimizer):
@@ -59,15 +62,39 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             raise InvalidValueError(f"Expected `method` to be a method such as SAM(0.05), but got {method!r}")
         super().__init__(base.param_groups, base.defaults)
         self.base = base
-        self.param_groups = base.param_groups
-        self.state = base.state
         self.method = method
         self.model = model
         self.steps = 0
-        self._stream = Stream(seed, "train", train_seed)
+        self._seed_noise(seed, train_seed)
         self._sites = method.sites(model)
         self._is_perturbed = False
         self._has_gradient = False
+
+    # Optimizer.__init__ sets up groups and state of its own before there is a base; they are not wanted.
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of the base optimizer."""
+        return self.base.param_groups
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if self._has_base:
+            self.base.param_groups = groups
+
+    @property
+    def state(self) -> defaultdict[Tensor, Any]:
+        """The state of the base optimizer."""
+        return self.base.state
+
+    @state.setter
+    def state(self, state: defaultdict[Tensor, Any]) -> None:
+        if self._has_base:
+            self.base.state = state
+
+    @property
+    def _has_base(self) -> bool:
+        return "base" in vars(self)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:
@@ -122,41 +149,58 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients of the base optimizer's parameters."""
+        """Reset the gradients of the base optimizer's parameters; a :meth:`perturbed` block before no longer counts."""
         self.base.zero_grad(set_to_none)
+        self._has_gradient = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group to the base optimizer."""
-        if hasattr(self, "base"):
+        if self._has_base:
             self.base.add_param_group(param_group)
-        else:  # called by Optimizer.__init__ with the groups the base has already
-            super().add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the base optimizer and the number of steps taken, from which the noise goes on.
+        """Return the state of the base optimizer with one more entry, ``noiserobust``, from which the noise goes on.
 
         Raises:
             StateError: inside :meth:`perturbed`, where the weights beside it are not the model's own.
         """
-        if self._is_perturbed:
-            raise StateError("Expected `state_dict` to be called at the clean weights, but they are perturbed")
-        return {"base": self.base.state_dict(), "steps": self.steps}
+        self._check_clean("state_dict")
+        own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1]}
+        return {**self.base.state_dict(), _ENTRY: own}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned.
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned: the base optimizer, the number of steps and the seeds.
 
         Raises:
             InvalidValueError: if it is something else.
         """
-        if set(state_dict) != {"base", "steps"}:
-            raise InvalidValueError(
-                f"Expected `state_dict` to have the keys base and steps, but got {', '.join(map(str, state_dict))}"
-            )
-        self.base.load_state_dict(state_dict["base"])
-        # Loading gives the base new groups; both optimizers must go on sharing them.
-        self.param_groups = self.base.param_groups
-        self.state = self.base.state
-        self.steps = state_dict["steps"]
+        _check_keys("state_dict", state_dict, ("state", "param_groups", _ENTRY))
+        own = state_dict[_ENTRY]
+        # Only what is needed: later versions may keep more.
+        names = ("steps", "seed", "train_seed")
+        _check_keys(f"state_dict[{_ENTRY!r}]", own, names)
+        steps, seed, train_seed = (check_integer(name, own[name], minimum=0) for name in names)
+        self.base.load_state_dict({key: value for key, value in state_dict.items() if key != _ENTRY})
+        self.steps = steps
+        self._seed_noise(seed, train_seed)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle is made of; it gets a base optimizer and a model of its own.
+
+        Raises:
+            StateError: inside :meth:`perturbed`.
+        """
+        self._check_clean("copy or pickle")
+        # Not all attributes: a scheduler's patch of `step` would make the copy step this optimizer.
+        names = ("defaults", "base", "method", "model", "steps", "_stream", "_sites", "_is_perturbed", "_has_gradient")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_clean(self, what: str) -> None:
+        if self._is_perturbed:
+            raise StateError(f"Expected `{what}` to be called at the clean weights, but they are perturbed")
+
+    def _seed_noise(self, seed: int, train_seed: int) -> None:
+        self._stream = Stream(seed, "train", train_seed)
 
     def _run(self, closure: Closure) -> Tensor:
         clean_loss = None
@@ -195,3 +239,9 @@ class PerturbedOptimizer(torch.optim.Optimizer):
                 parameter.grad = mixed if parameter.grad is None else mixed.add_(parameter.grad, alpha=share)
             elif parameter.grad is not None:
                 parameter.grad.mul_(share)
+
+
+def _check_keys(name: str, mapping: object, keys: Sequence[str]) -> None:
+    if not isinstance(mapping, Mapping) or not mapping.keys() >= set(keys):
+        got = ", ".join(map(str, mapping)) if isinstance(mapping, Mapping) else repr(mapping)
+        raise InvalidValueError(f"Expected `{name}` to have the keys {', '.join(keys)}, but got {got or 'none'}")

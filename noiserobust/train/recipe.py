@@ -18,8 +18,9 @@ def build_method(config: MethodConfig) -> Method | None:
     if config.name == "sgd":
         return None
     if config.name == "sam":
-        return SAM(config.rho)
-    return RWP(noise_from_config(config.noise), config.perturbed_weight)
+        return SAM() if config.rho is None else SAM(config.rho)
+    noise = noise_from_config(config.noise)
+    return RWP(noise) if config.perturbed_weight is None else RWP(noise, config.perturbed_weight)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from noiserobust.data.augment import Augment, parse_augment
+from noiserobust.data.augment import Augment
 from noiserobust.errors import InvalidValueError
 from noiserobust.rng import Stream
 
@@ -53,21 +53,6 @@ def test_streams_tell_batches_apart_and_repeat():
     augment = Augment(crop=2, flip=True)
     assert torch.equal(augment(x, Stream(0, 1)), augment(x, Stream(0, 1)))
     assert not torch.equal(augment(x, Stream(0, 1)), augment(x, Stream(0, 2)))
-
-
-@pytest.mark.parametrize(
-    ("text", "augment"),
-    [("none", Augment()), ("flip", Augment(0, True)), ("crop4", Augment(4)), ("crop4,flip", Augment(4, True))],
-)
-def test_texts(text, augment):
-    assert parse_augment(text) == augment
-    assert str(augment) == text
-
-
-@pytest.mark.parametrize("text", ["", "crop", "crop-1", "crop4;flip", "Flip", "crop4,", "crop99999"])
-def test_wrong_texts(text):
-    with pytest.raises(InvalidValueError, match="Expected `augment` to be like 'crop4,flip'"):
-        parse_augment(text)
 
 
 def test_wrong_arguments():

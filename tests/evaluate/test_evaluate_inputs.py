@@ -125,3 +125,55 @@ def test_numpy_levels_given_as_a_list_are_taken() -> None:
     levels = list(np.array([0.0, 0.1], dtype=np.float32))
     draws = nr.evaluate(network(), (X, Y), noise=NOISE, levels=levels, draws=np.int64(2)).draws
     assert len(draws) == 3
+
+
+class Failing(nn.Linear):
+    def forward(self, x):
+        raise AssertionError("input size 3 is not 4")
+
+
+def test_a_model_that_fails_in_any_way_is_a_clear_error():
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(nr.NoiseRobustError, match=r"Expected `data` to fit the model.*input size 3 is not 4"):
+        nr.evaluate(Failing(3, 2), (x, y), noise=nr.GaussianNoise(0.1))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_weights_computed_by_hooks_are_a_clear_error():
+    x, y = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(nr.NoiseRobustError, match="but a hook computes it"):
+        nr.evaluate(nn.utils.weight_norm(nn.Linear(3, 2)), (x, y), noise=nr.GaussianNoise(0.1))
+
+
+def test_low_precision_models_get_inputs_of_their_own_type():
+    x, y = torch.rand(8, 3), torch.zeros(8, dtype=torch.int64)
+    for dtype in (torch.bfloat16, torch.float64):
+        result = nr.evaluate(nn.Linear(3, 2).to(dtype), (x, y), noise=nr.GaussianNoise(0.1), draws=2)
+        assert len(result.draws) == 2
+
+
+def test_tokens_from_a_loader_and_scores_as_logits():
+    class Output:
+        def __init__(self, logits):
+            self.logits = logits
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+        def forward(self, tokens):
+            return Output(self.head(self.embedding(tokens).mean(dim=1)))
+
+    tokens, y = torch.randint(10, (9, 5)), torch.zeros(9, dtype=torch.int64)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(tokens, y), batch_size=4)
+    assert len(nr.evaluate(Tagger(), loader, noise=nr.GaussianNoise(0.1), draws=3).draws) == 3
+
+
+def test_data_sets_bring_their_own_normalisation():
+    model, data = nr.build_model("digits-mlp"), nr.load_data("digits", "test")
+    by_itself = nr.evaluate(model, data, noise=nr.GaussianNoise(0.1), draws=1)
+    said = nr.evaluate(model, data, noise=nr.GaussianNoise(0.1), draws=1, normalize="digits")
+    without = nr.evaluate(model, data, noise=nr.GaussianNoise(0.1), draws=1, normalize="none")
+    assert by_itself.draws.equals(said.draws)
+    assert not by_itself.draws.equals(without.draws)

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -60,7 +63,7 @@ def undisturbed(tmp_path: Path) -> dict[str, bytes]:
 
 
 def csv_files(out: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(out.iterdir()) if p.name != "manifest.json"}
+    return {p.name: p.read_bytes() for p in sorted(out.glob("*.csv"))}
 
 
 @pytest.mark.parametrize("rows", [0, 1, 9, TASKS - 1])
@@ -79,6 +82,23 @@ def test_an_interrupted_evaluation_computes_only_what_is_missing(
     assert CountingLinear.passes == TASKS - rows
     assert csv_files(out) == expected
     pd.testing.assert_frame_equal(result.draws, evaluate(None).draws)
+
+
+def test_a_folder_is_held_by_one_evaluation_at_a_time_and_free_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nested(store: DrawStore, row: dict[str, object]) -> None:
+        with pytest.raises(nr.NoiseRobustError, match="one process at a time"):
+            evaluate(tmp_path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DrawStore, "append", nested)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            evaluate(tmp_path)
+    evaluate(tmp_path)
+    evaluate(tmp_path)
+    assert caught.traceback  # kept, as a notebook keeps the last error with all it refers to
 
 
 def test_a_finished_evaluation_computes_nothing_and_changes_nothing(tmp_path: Path) -> None:
@@ -140,7 +160,6 @@ CHANGES = {
     "seed": {"seed": 1},
     "levels": {"levels": [0, 0.2]},
     "precision": {"precision": "bf16"},
-    "select": {"select": "weight"},
     "normalize": {"data": (features()[0], features()[1]), "normalize": ",".join("0" * 6) + "/" + ",".join("1" * 6)},
     r"noise\.reference": {"noise": nr.GaussianNoise(0.3, reference="l2")},
     r"level_name, noise\.kind": {"noise": nr.LaplaceNoise(0.3)},
@@ -188,18 +207,70 @@ def test_a_loader_is_evaluated_into_a_folder(tmp_path: Path) -> None:
     assert csv_files(tmp_path / "out") == undisturbed(tmp_path)
 
 
+def test_a_loader_with_other_labels_is_another_configuration(tmp_path: Path) -> None:
+    x, y = features()
+    evaluate(tmp_path / "out", data=DataLoader(TensorDataset(x, y), batch_size=7))
+    with pytest.raises(nr.NoiseRobustError, match=r"differing: data\.sha256$"):
+        evaluate(tmp_path / "out", data=DataLoader(TensorDataset(x, (y + 1) % 3), batch_size=7))
+
+
+def test_a_shuffling_loader_shows_every_chip_the_same_and_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(*features()), batch_size=7, shuffle=True)
+    before = torch.get_rng_state()
+    evaluate(tmp_path / "out", data=loader)
+    evaluate(tmp_path / "out", data=loader)  # the hash of the data is the same
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@dataclass(frozen=True)
+class Shift(nr.Noise):
+    """Adds ``by`` to a weight."""
+
+    share: float
+    by: float = 0.0
+    name: ClassVar[str] = "shift"
+    level_name: ClassVar[str] = "share"
+
+    @property
+    def level(self) -> float:
+        return self.share
+
+    def at(self, level: float) -> Shift:
+        return replace(self, share=level)
+
+    def perturb(self, weight: torch.Tensor, stream: nr.Stream, view: object = None) -> torch.Tensor:
+        return weight + self.share * self.by
+
+
+def test_the_settings_of_a_noise_of_ones_own_count(tmp_path: Path) -> None:
+    evaluate(tmp_path / "out", noise=Shift(0.1, by=1.0))
+    evaluate(tmp_path / "out", noise=Shift(0.2, by=1.0))  # its level does not matter, levels are given
+    with pytest.raises(nr.NoiseRobustError, match=r"differing: noise\.by$"):
+        evaluate(tmp_path / "out", noise=Shift(0.1, by=2.0))
+    for bad in (float("nan"), "x", float("inf")):
+        with pytest.raises(nr.NoiseRobustError, match="share"):
+            evaluate(tmp_path / "bad", noise=Shift(0.1), levels=[bad])
+
+
+def test_numpy_integers_are_integers(tmp_path: Path) -> None:
+    evaluate(tmp_path / "out", draws=np.int64(2), seed=np.int64(3))
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["configuration"]["seed"] == 3
+
+
 def test_the_hash_of_weights_tells_values_dtypes_and_names_apart() -> None:
-    from noiserobust.evaluate.api import state_sha256
+    from noiserobust.evaluate.api import model_sha256
 
     model = counting()
-    other = nn.Linear(6, 3)
+    other = counting(1)
     other.load_state_dict(model.state_dict())
-    assert state_sha256(model) == state_sha256(other)
-    assert state_sha256(nn.Sequential(model)) != state_sha256(other)
-    assert state_sha256(other.double()) != state_sha256(model)
+    assert model_sha256(model) == model_sha256(other)
+    assert model_sha256(nn.Sequential(model)) != model_sha256(other)
+    relu, tanh = nn.Sequential(other, nn.ReLU()), nn.Sequential(other, nn.Tanh())
+    assert model_sha256(relu) != model_sha256(tanh)  # equal weights, another network
+    assert model_sha256(other.double()) != model_sha256(model)
     with torch.no_grad():
         model.bias[0] += 1e-6
-    assert state_sha256(model) != state_sha256(counting())
+    assert model_sha256(model) != model_sha256(counting())
 
 
 @pytest.mark.parametrize("name", ["draws.csv", "summary.csv"])

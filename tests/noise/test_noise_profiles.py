@@ -228,7 +228,7 @@ def test_a_tile_can_be_overridden_in_both_forms():
 
 
 def test_noises_are_built_by_name_and_level():
-    assert build_noise("gaussian") == GaussianNoise(0.0)
+    assert build_noise("gaussian") == GaussianNoise(0.05)
     assert build_noise("laplace", "0.02", reference="l2") == LaplaceNoise(0.02, reference="l2")
     assert build_noise(PCM, "1h") == DeviceNoise.from_profile(PCM, "1h")
 
@@ -236,7 +236,7 @@ def test_noises_are_built_by_name_and_level():
 def test_noises_are_built_from_files(write):
     settings = "noise: gaussian\nreference: l2\ntile: [8, 4]\n"
     assert build_noise(str(write(settings)), 0.1) == GaussianNoise(0.1, reference="l2", tile=(8, 4))
-    assert build_noise(str(write(TEXT))) == DeviceNoise.from_profile(PCM, "1s")
+    assert build_noise(str(write(TEXT))) == build_noise(PCM) == DeviceNoise.from_profile(PCM, "1d")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from test_whole_files import largest_file
 from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import DRAW_COLUMNS, DRAW_KEY
-from noiserobust.results.store import JOURNAL_FILE, DrawStore, ResultFolder, as_frame, read_draws
+from noiserobust.results.store import JOURNAL_FILE, DrawStore, ResultFolder, as_frame, read_draws, read_rows
 from noiserobust.results.summary import summarize
 
 CONFIGURATION = {"noise": {"kind": "gaussian", "tile": [512, 512]}, "draws": 3, "select": None}
@@ -41,7 +41,7 @@ def test_draws_come_back_as_they_were_in_the_order_of_their_key(tmp_path: Path) 
     draws = read_draws(finished(tmp_path))
     pd.testing.assert_frame_equal(draws, as_frame(ROWS))
     assert draws[DRAW_KEY].apply(tuple, axis=1).is_monotonic_increasing
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["draws.csv", "manifest.json", "summary.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "draws.csv", "manifest.json", "summary.csv"]
     assert (tmp_path / "draws.csv").read_text().splitlines()[0] == HEADER
 
 
@@ -57,11 +57,12 @@ def test_any_names_and_numbers_survive_journal_and_file(contents: list[tuple]) -
         for method, weights, seed, level, draw, value in contents
     ]
     with tempfile.TemporaryDirectory() as name:
-        store = store_in(Path(name))
-        for r in rows:
-            store.append(r)
-        assert store_in(Path(name)).rows == rows
-        store.finish(summarize(as_frame(store.rows)))
+        with store_in(Path(name)) as store:
+            for r in rows:
+                store.append(r)
+        with store_in(Path(name)) as store:
+            assert store.rows == rows
+            store.finish(summarize(as_frame(store.rows)))
         key = [*DRAW_KEY]
         again = store_in(Path(name)).rows
         assert sorted(again, key=lambda r: [r[k] for k in key]) == sorted(rows, key=lambda r: [r[k] for k in key])
@@ -71,7 +72,7 @@ def test_each_row_is_on_the_disk_when_append_returns(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for number, r in enumerate(ROWS, start=1):
         store.append(r)
-        assert len(store_in(tmp_path).rows) == number
+        assert len(list(read_rows(tmp_path))) == number
         assert not (tmp_path / "draws.csv").exists()
 
 
@@ -83,19 +84,19 @@ def test_an_interrupted_evaluation_can_be_read_already(tmp_path: Path) -> None:
 
 
 def test_every_torn_end_costs_at_most_its_own_row(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    for r in ROWS[:2]:
-        store.append(r)
+    with store_in(tmp_path) as store:
+        for r in ROWS[:2]:
+            store.append(r)
     journal = tmp_path / JOURNAL_FILE
     whole = journal.read_bytes()
     first = whole.index(b"\n") + 1
     for size in range(len(whole) + 1):
         journal.write_bytes(whole[:size])
         survivors = (size >= first) + (size >= len(whole))
-        reopened = store_in(tmp_path)
-        assert reopened.rows == ROWS[:survivors]
-        reopened.append(ROWS[2])
-        assert store_in(tmp_path).rows == [*ROWS[:survivors], ROWS[2]]
+        with store_in(tmp_path) as reopened:
+            assert reopened.rows == ROWS[:survivors]
+            reopened.append(ROWS[2])
+        assert list(read_rows(tmp_path)) == [*ROWS[:survivors], ROWS[2]]
         assert journal.read_bytes().startswith(whole[: first * (survivors > 0)])
 
 
@@ -105,9 +106,9 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_row_costs_that_row(tmp_path: Pa
     size = (tmp_path / JOURNAL_FILE).stat().st_size
     with largest_file(size + 20), pytest.raises(OutputError, match="Expected to be able to write"):
         store.append(ROWS[1])
-    assert store.rows == store_in(tmp_path).rows == ROWS[:1]
+    assert store.rows == list(read_rows(tmp_path)) == ROWS[:1]
     store.append(ROWS[1])
-    assert store.rows == store_in(tmp_path).rows == ROWS[:2]
+    assert store.rows == list(read_rows(tmp_path)) == ROWS[:2]
 
 
 def test_a_kill_between_draws_and_journal_counts_no_row_twice(tmp_path: Path) -> None:
@@ -174,8 +175,13 @@ def test_a_manifest_without_any_result_binds_nobody(tmp_path: Path) -> None:
         store_in(tmp_path, {**CONFIGURATION, "draws": 9})
 
 
+CONTINUED = json.dumps({"kind": "evaluation", "configuration": CONFIGURATION, "continued_in": None})
+
+
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", "null", "{}", '{"configuration": []}', '{"kind": "evaluation"}', "\xff"], ids=repr
+    "damage",
+    ["", "{", "[]", "null", "{}", '{"configuration": []}', '{"kind": "evaluation"}', CONTINUED, "\xff"],
+    ids=repr,
 )
 def test_a_damaged_manifest_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     manifest = finished(tmp_path) / "manifest.json"
@@ -192,6 +198,33 @@ def test_the_manifest_says_when_and_with_what(tmp_path: Path) -> None:
     assert manifest["configuration"] == CONFIGURATION
     assert {"python", "noiserobust", "torch", "numpy"} <= set(manifest["environment"]["versions"])
     assert manifest["environment"]["started"].endswith("+00:00")
+
+
+def environments(folder: Path) -> list[dict]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    return [manifest["environment"], *manifest.get("continued_in", [])]
+
+
+def test_a_session_in_another_environment_is_recorded_once(tmp_path: Path) -> None:
+    first, later = {"versions": {"torch": "2.10"}, "device": "cpu"}, {"versions": {"torch": "2.11"}, "device": "cpu"}
+    other = {**later, "device": "cuda:0"}
+    with DrawStore(tmp_path, CONFIGURATION, {**first, "started": "1"}) as store:
+        store.append(ROWS[0])
+    for started, session in enumerate([first, later, later, first, other, later], start=2):
+        DrawStore(tmp_path, CONFIGURATION, {**session, "started": str(started)}).close()
+    assert environments(tmp_path) == [
+        {**first, "started": "1"},
+        {**later, "started": "3"},
+        {**other, "started": "6"},
+    ]
+    assert json.loads((tmp_path / "manifest.json").read_text())["configuration"] == CONFIGURATION
+
+
+def test_a_session_that_is_refused_is_not_recorded(tmp_path: Path) -> None:
+    finished(tmp_path)
+    with pytest.raises(InvalidValueError, match="differing: draws"):
+        DrawStore(tmp_path, {**CONFIGURATION, "draws": 4}, {"device": "cuda:0"})
+    assert environments(tmp_path) == [{}]
 
 
 def test_a_missing_or_empty_folder_has_no_draws(tmp_path: Path) -> None:

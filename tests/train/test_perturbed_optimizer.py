@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -131,11 +132,122 @@ def test_the_state_survives_torch_save(tmp_path) -> None:
     assert other.steps == 2
 
 
-def test_a_foreign_state_is_refused() -> None:
+def test_the_state_is_that_of_the_base_and_one_entry() -> None:
+    model = mlp()
+    opt = make(model, METHODS["rwp"], seed=2, train_seed=1)
+    run(opt, model, 2)
+    state = opt.state_dict()
+    assert state.pop("noiserobust") == {"steps": 2, "seed": 2, "train_seed": 1}
+    assert state.keys() == {"state", "param_groups"}
+    other = make(model, METHODS["rwp"])
+    other.base.load_state_dict(state)  # a plain optimizer reads it
+    assert other.state[model[0].weight].keys() == {"momentum_buffer"}
+
+
+def test_the_seeds_of_the_noise_are_restored_too() -> None:
+    method = METHODS["rwp"]
+    whole, resumed = mlp(), mlp()
+    opt = make(whole, method, seed=3, train_seed=2)
+    run(opt, whole, 1)
+    resumed.load_state_dict(whole.state_dict())
+    other = make(resumed, method)
+    other.load_state_dict(copy.deepcopy(opt.state_dict()))
+    run(opt, whole, 1, start=1)
+    run(other, resumed, 1, start=1)
+    assert same_bits(snapshot(whole), snapshot(resumed))
+
+
+OWN = {"steps": 1, "seed": 0, "train_seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"noiserobust": None}, "'noiserobust'.* steps, seed, train_seed, but got None"),
+        ({"noiserobust": {"steps": 1, "seed": 0}}, "steps, seed, train_seed, but got steps, seed"),
+        ({"noiserobust": {**OWN, "steps": -1}}, "`steps` to be an integer >= 0"),
+        ({"noiserobust": {**OWN, "train_seed": "0"}}, "`train_seed` to be an integer >= 0"),
+    ],
+)
+def test_a_damaged_entry_is_refused_before_anything_is_loaded(entries: dict, said: str) -> None:
     model = mlp()
     opt = make(model, METHODS["sam"])
-    with pytest.raises(nr.NoiseRobustError, match="base and steps"):
+    state = {**make(model, METHODS["sam"], lr=0.7).state_dict(), **entries}
+    with pytest.raises(nr.NoiseRobustError, match=said):
+        opt.load_state_dict(state)
+    assert opt.param_groups[0]["lr"] == 0.1
+
+
+def test_a_foreign_state_is_refused_naming_the_keys() -> None:
+    opt = make(mlp(), METHODS["sam"])
+    with pytest.raises(
+        nr.NoiseRobustError, match=r"keys state, param_groups, noiserobust, but got state, param_groups$"
+    ):
         opt.load_state_dict(opt.base.state_dict())
+    with pytest.raises(nr.NoiseRobustError, match=r"but got base, steps$"):
+        opt.load_state_dict({"base": opt.base.state_dict(), "steps": 3})
+
+
+def test_the_state_of_a_later_version_is_read() -> None:
+    opt = make(mlp(), METHODS["sam"])
+    state = opt.state_dict()
+    opt.load_state_dict({**state, "noiserobust": {**OWN, "steps": 5, "since": "2.0"}})
+    assert opt.steps == 5
+
+
+def test_loading_into_the_base_leaves_the_wrapper_up_to_date() -> None:
+    model = mlp()
+    opt = make(model, METHODS["mixed"])
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, gamma=0.5)
+    saved = make(model, METHODS["mixed"], lr=0.8)
+    run(saved, model, 1)
+    opt.base.load_state_dict(copy.deepcopy(saved.base.state_dict()))
+    assert opt.param_groups is opt.base.param_groups
+    assert opt.state is opt.base.state
+    run(opt, model, 1)
+    scheduler.step()
+    assert opt.base.param_groups[0]["lr"] == 0.4
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+@every_method
+def test_a_copy_goes_on_by_itself_over_a_model_of_its_own(method, how: Callable) -> None:
+    model = mlp()
+    opt = make(model, method, seed=4)
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1)  # patches `step` of the original
+    run(opt, model, 2)
+    scheduler.step()
+    before = snapshot(model)
+    other = how(opt)
+    run(other, other.model, 2, start=2)
+    assert same_bits(before, snapshot(model))
+    assert opt.steps == 2
+    run(opt, model, 2, start=2)
+    assert same_bits(snapshot(model), snapshot(other.model))
+    assert repr(other) == repr(opt)
+
+
+def test_no_copy_is_made_while_the_weights_are_perturbed() -> None:
+    opt = make(mlp(), METHODS["rwp"])
+    with opt.perturbed(), pytest.raises(nr.NoiseRobustError, match="perturbed"):
+        copy.deepcopy(opt)
+
+
+@every_method
+def test_gradients_taken_after_zero_grad_do_not_pass_as_perturbed(method) -> None:
+    model = mlp()
+    x, y = features()
+    opt = make(model, method)
+    cross_entropy(model(x), y).backward()
+    with opt.perturbed():
+        opt.zero_grad()  # as a closure may
+        cross_entropy(model(x), y).backward()
+    opt.zero_grad()
+    cross_entropy(model(x), y).backward()
+    before = snapshot(model)
+    with pytest.raises(nr.NoiseRobustError, match="perturbed"):
+        opt.step()
+    assert same_bits(before, snapshot(model))
 
 
 def test_no_state_is_given_out_while_the_weights_are_perturbed() -> None:

@@ -10,10 +10,12 @@ import noiserobust as nr
 from noiserobust.config import (
     AugmentConfig,
     MethodConfig,
+    NoiseConfig,
     OptimizerConfig,
     SelectConfig,
     TrainConfig,
 )
+from noiserobust.noise.registry import noise_from_config
 
 
 def train_config(**settings: object) -> TrainConfig:
@@ -61,3 +63,18 @@ def test_settings_are_written_as_json_and_the_label_defaults_to_the_method() -> 
     assert json.loads(json.dumps(config.as_dict())) == config.as_dict()
     assert config.method_label == "sam"
     assert train_config(label="mine").method_label == "mine"
+
+
+def test_rwp_selects_by_the_noise_it_trains_for_and_others_by_a_gaussian():
+    noise = NoiseConfig("laplace", 0.02)
+    rwp = TrainConfig("m", "d", method=MethodConfig("rwp", noise=noise))
+    assert rwp.selection_noise == noise
+    assert TrainConfig("m", "d", method=MethodConfig("sam")).selection_noise == NoiseConfig()
+    said = SelectConfig(NoiseConfig("gaussian", 0.2))
+    assert TrainConfig("m", "d", method=MethodConfig("rwp", noise=noise), select=said).selection_noise == said.noise
+
+
+def test_a_device_without_a_level_is_a_day_old_and_scaled_noise_has_five_percent():
+    assert noise_from_config(NoiseConfig("pcm-nandakumar-2019")).level == 86400
+    assert noise_from_config(NoiseConfig("gaussian")).level == 0.05
+    assert noise_from_config(NoiseConfig("laplace")).level == 0.05

@@ -23,6 +23,7 @@ from torch import nn
 import noiserobust as nr
 from noiserobust.config import MethodConfig, NoiseConfig, OptimizerConfig, SelectConfig, TrainConfig
 from noiserobust.data.arrays import ArrayData
+from noiserobust.train import runs
 from noiserobust.train.runs import train_seeds
 
 MODEL = """
@@ -212,12 +213,65 @@ def test_a_killed_run_is_continued_to_the_same_weights(folder: Path) -> None:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert not (killed / "seed1" / "last.safetensors").exists()
+    assert not list((killed / "seed1").glob("[!.]*.safetensors"))  # nothing that looks finished
     finished = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (killed / "seed0").iterdir()}
     assert "last.safetensors" in {p.name for p in finished}
     run(configuration(folder), [0, 1], killed)
     assert finished == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in (killed / "seed0").iterdir()}
     assert content(killed) == content(undisturbed)
+
+
+@pytest.mark.parametrize("moment", ["first epoch", "last epoch", "last weights"])
+def test_the_best_weights_have_their_name_only_when_training_is_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run(configuration(folder), [0], folder / "undisturbed")
+    expected = (folder / "undisturbed" / "seed0" / "best.safetensors").read_bytes()
+    seed = folder / "out" / "seed0"
+    seed.mkdir(parents=True)
+    for leftover in ("best.safetensors", ".best.safetensors"):
+        (seed / leftover).write_bytes(b"of a killed run")
+    seen: list[str] = []
+    write = runs.write_weights
+
+    def interrupted(path: Path, *arguments: object) -> None:
+        if moment == "last weights" and path.name == "last.safetensors":
+            raise KeyboardInterrupt
+        write(path, *arguments)
+        seen.append(path.name)
+        assert not (seed / "best.safetensors").exists() or path.name == "last.safetensors"
+        if len(seen) == {"first epoch": 1, "last epoch": 4}.get(moment):
+            raise KeyboardInterrupt
+
+    def rising(*_: object):
+        scores = iter(range(9))
+        return lambda model: (0.0, float(next(scores)))
+
+    monkeypatch.setattr(runs, "write_weights", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(configuration(folder), [0], folder / "out", make_score=rising)
+    assert not (seed / "last.safetensors").exists()
+    named = seed / "best.safetensors"
+    assert named.exists() == (moment == "last weights")
+    monkeypatch.undo()
+    run(configuration(folder), [0], folder / "out")
+    assert named.read_bytes() == expected
+    assert sorted(p.name for p in seed.iterdir()) == ["best.safetensors", "last.safetensors", "metrics.csv"]
+
+
+def test_a_folder_is_held_while_it_is_trained_into_and_free_after_an_error(folder: Path) -> None:
+    def make_score(*_: object):
+        def score(model: nn.Module) -> tuple[float, float]:
+            with pytest.raises(nr.NoiseRobustError, match="one process at a time"):
+                run(configuration(folder), [1], folder / "out")
+            raise KeyboardInterrupt
+
+        return score
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(configuration(folder), [0], folder / "out", make_score=make_score)
+    run(configuration(folder), [0], folder / "out")
+    assert caught.traceback
 
 
 def test_another_configuration_is_refused_naming_what_differs(folder: Path) -> None:
@@ -245,7 +299,7 @@ def test_another_noise_under_the_same_file_name_is_another_configuration(folder:
     run(config, [0], folder / "out")
     run(config, [0], folder / "out")
     noise.write_text("{noise: gaussian, reference: std}")
-    with pytest.raises(nr.NoiseRobustError, match="differing: noise_sha256"):
+    with pytest.raises(nr.NoiseRobustError, match=r"differing: files_sha256.*noise\.yaml"):
         run(config, [0], folder / "out")
 
 

@@ -322,14 +322,19 @@ def test_device_noise_can_be_trained_with() -> None:
     assert same_bits(before, snapshot(model))
 
 
-def test_only_selected_weights_are_noisy() -> None:
+@pytest.mark.parametrize(
+    ("select", "noisy"),
+    [("2.*", {"2.weight"}), (lambda name, module, weight: name.startswith("2."), {"2.weight", "2.bias"})],
+    ids=["pattern", "function"],
+)
+def test_only_selected_weights_are_noisy(select, noisy: set[str]) -> None:
     model = mlp()
     before = snapshot(model)
-    method = nr.RWP(nr.GaussianNoise(0.3), select="2.*")
+    method = nr.RWP(nr.GaussianNoise(0.3), select=select)
     opt = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), method, model)
     with opt.perturbed():
         changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert changed == {"2.weight", "2.bias"}
+    assert changed == noisy
 
 
 @pytest.mark.parametrize(
