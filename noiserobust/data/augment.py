@@ -27,8 +27,8 @@ class Augment:
 
     Source: He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.2 (crop 4 and flip).
 
-    >>> str(Augment(crop=4, flip=True))
-    'crop4,flip'
+    >>> Augment(crop=4, flip=True)
+    Augment(crop=4, flip=True)
     """
 
     crop: int = 0
