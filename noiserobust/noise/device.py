@@ -155,7 +155,7 @@ class DeviceNoise(Noise):
         try:
             from aihwkit.inference.converter.conductance import SinglePairConductanceConverter
             from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
-        except ImportError as error:
+        except (ImportError, OSError, RuntimeError) as error:  # a build for another torch fails in all these ways
             raise MissingDependencyError(
                 f"Expected aihwkit to be installed for the device profile {self.profile.name}, but got: {error}; "
                 "try: pip install 'noiserobust[aihwkit]' (Linux x86-64, Python 3.10 to 3.12)"

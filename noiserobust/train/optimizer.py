@@ -58,6 +58,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     ) -> None:
         if not isinstance(base, torch.optim.Optimizer):
             raise InvalidValueError(f"Expected `base` to be a torch optimizer, but got {base!r}")
+        if isinstance(base, torch.optim.LBFGS):
+            raise InvalidValueError("Expected `base` to take one gradient a step, but got LBFGS, which asks for several")
         if not isinstance(method, Method):
             raise InvalidValueError(f"Expected `method` to be a method such as SAM(0.05), but got {method!r}")
         super().__init__(base.param_groups, base.defaults)

@@ -513,3 +513,9 @@ def test_dropout_and_batch_norm_models_train(method) -> None:
     opt = make(model, method, lr=0.05)
     losses = [opt.step(closure_of(opt, model, x, y)).item() for _ in range(30)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_an_optimizer_that_asks_for_several_gradients_a_step_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(nr.NoiseRobustError, match="but got LBFGS"):
+        nr.PerturbedOptimizer(torch.optim.LBFGS(model.parameters()), nr.SAM(), model)
