@@ -86,7 +86,7 @@ def call(function: Callable[..., Any], spec: str, what: str, /, **arguments: obj
         return function(**arguments)
     except NoiseRobustError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidValueError(
             f"Expected {what} {spec!r} to be callable with {arguments!r}, but it raised {_told(error)}"
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 2 bad input or usage, 130 interrupted. A fault of ours is an exception (status 1).
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         parser = _parser()
         settings = _parse(parser, list(sys.argv[1:] if argv is None else argv))
@@ -183,11 +186,14 @@ def _parser() -> ArgumentParser:
         prog="noiserobust",
         description="Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
         exit_on_error=False,
+        allow_abbrev=False,
         version=_version(),
     )
     verbs = parser.add_subcommands(dest="verb", required=False)
     for verb, (add, _, help_text) in _VERBS.items():
-        sub = ArgumentParser(description=f"{help_text[0].upper()}{help_text[1:]}.", exit_on_error=False)
+        sub = ArgumentParser(
+            description=f"{help_text[0].upper()}{help_text[1:]}.", exit_on_error=False, allow_abbrev=False
+        )
         add(sub)
         verbs.add_subcommand(verb, sub, help=help_text)
     return parser
@@ -201,10 +207,27 @@ def _version() -> str:
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     try:
-        settings: Namespace = parser.instantiate(parser.parse_args(arguments))
+        settings: Namespace = parser.instantiate(parser.parse_args(_with_known_dashes(arguments, parser)))
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"Expected `config` to be UTF-8 text, but got: {error}") from error
     except ArgumentError as error:
         raise InvalidValueError(_in_our_voice(str(error), parser)) from error
     return settings
+
+
+def _with_known_dashes(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """Return the arguments with ``--batch-size`` for ``--batch_size`` and the other way round, as the verb has it."""
+    known = _settings(parser, arguments[0] if arguments else "")
+
+    def spelt(argument: str) -> str:
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--") or option.removeprefix("--") in known:
+            return argument
+        name = option.removeprefix("--")
+        twin = next((t for t in (name.replace("-", "_"), name.replace("_", "-")) if t in known), name)
+        return f"--{twin}{equals}{value}"
+
+    return [spelt(argument) for argument in arguments]
 
 
 def _in_our_voice(message: str, parser: ArgumentParser) -> str:
@@ -228,9 +251,10 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
     return message
 
 
-def _settings(parser: ArgumentParser) -> set[str]:
+def _settings(parser: ArgumentParser, verb: str | None = None) -> set[str]:
+    """Return the names of the settings of a verb, or of all."""
     action = parser._subcommands_action
-    subparsers = action._name_parser_map.values() if action else ()
+    subparsers = [p for name, p in (action._name_parser_map if action else {}).items() if verb in (None, name)]
     return {option.removeprefix("--") for p in subparsers for a in p._actions for option in a.option_strings}
 
 

@@ -360,3 +360,40 @@ def test_demo_end_to_end(tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()}
     subprocess.run(command, capture_output=True, check=True)
     assert before == {p: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()}
+
+
+class TestWhatCarelessUsersDid:
+    def test_trainings_of_two_configurations_are_not_pooled(self, run, tmp_path):
+        for name, epochs in (("a", 1), ("b", 2)):
+            assert run(*training(tmp_path, "--epochs", epochs, "--seeds", 0, 1, "--out", tmp_path / name))[0] == 0
+            files = sorted((tmp_path / name).glob("seed*/best.safetensors"))
+            assert run(*evaluation(files, tmp_path / "q" / name, model_args="hidden=8"))[0] == 0
+        mixed = [tmp_path / "a/seed0/best.safetensors", tmp_path / "b/seed1/best.safetensors"]
+        assert "one configuration" in refused(run(*evaluation(mixed, tmp_path / "mixed", model_args="hidden=8")))
+        assert "one training" in refused(run("report", tmp_path / "q", "--out", tmp_path / "report"))
+
+    def test_a_deleted_or_emptied_result_is_made_anew(self, run, tmp_path):
+        assert run(*training(tmp_path))[0] == 0
+        best = tmp_path / "run/seed0/best.safetensors"
+        before = best.read_bytes()
+        for spoil in (best.unlink, lambda: best.write_bytes(b"")):
+            spoil()
+            assert run(*training(tmp_path))[0] == 0
+            assert best.read_bytes() == before
+
+    def test_scores_that_are_no_numbers_are_no_accuracy(self, run, weights, tmp_path):
+        assert "NaN" in refused(run(*evaluation(weights, tmp_path / "out", levels=["1e39"])))
+
+    def test_dashes_and_underscores_are_one(self, run, weights, tmp_path):
+        assert run(*training(tmp_path, "--batch-size", 200, "--held-out=0.2"))[0] == 0
+        arguments = evaluation(weights, tmp_path / "out")
+        assert run(*arguments, "--batch_size", 200)[0] == 0
+        assert "'lr'" in refused(run(*training(tmp_path, "--lr", "0.1")))
+
+    def test_a_configuration_that_is_no_text(self, run, tmp_path):
+        (tmp_path / "latin.yaml").write_bytes("model: café".encode("latin-1"))
+        assert "UTF-8" in refused(run("train", "--config", tmp_path / "latin.yaml", "--out", tmp_path / "run"))
+
+    def test_code_that_exits(self, run, weights, tmp_path):
+        (tmp_path / "net.py").write_text("import sys\ndef build():\n    sys.exit(0)\n")
+        assert "SystemExit" in refused(run(*evaluation(weights, tmp_path / "out", model=f"{tmp_path}/net.py:build")))

@@ -70,7 +70,7 @@ def evaluate(
         InvalidValueError: if an argument is not valid, or model, data and noise do not fit together.
         OutputError: if ``out`` cannot be written to.
     """
-    sequence = [models] if isinstance(models, nn.Module) else list(models)
+    sequence = [models] if isinstance(models, nn.Module) else list(models) if isinstance(models, Iterable) else []
     if not sequence or not all(isinstance(m, nn.Module) for m in sequence):
         raise InvalidValueError(f"Expected `models` to be a module or a non-empty list of modules, but got {models!r}")
     if not isinstance(noise, Noise):

@@ -90,6 +90,7 @@ def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) ->
     """Return one subject a file; files that do not say their train seed are numbered in the order given."""
     subjects: list[Subject] = []
     taken: set[tuple[str, int]] = set()
+    trainings: dict[str, str | None] = {}
     for number, file in enumerate(files):
         name = method or file.metadata.get("method") or "model"
         text = file.metadata.get("train_seed", "")
@@ -100,6 +101,12 @@ def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) ->
                 f"of method {name!r} with train seed {seed}"
             )
         taken.add((name, seed))
+        training = file.metadata.get("training_sha256")
+        if trainings.setdefault(name, training) != training:
+            raise InvalidValueError(
+                f"Expected the weights of method {name!r} to come from one configuration, but {file.path} was trained "
+                "with another than the files before it; train them with labels of their own or evaluate them apart"
+            )
 
         def load(file: Weights = file) -> nn.Module:
             fit_weights(model, file)

@@ -74,16 +74,23 @@ class Forward:
         Raises:
             InvalidValueError: if the data do not fit the model.
         """
-        right, total = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        right, undefined = torch.zeros((2,), dtype=torch.int64, device=self.device)
+        total = 0
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         with torch.inference_mode(), self._autocast(), self._same_randomness():
             for x, y in self._stored_batches():
                 # Labels are stored on the CPU: checking them waits for no device.
                 output = class_scores(model, self._prepared(x, dtype), y)
+                undefined += output.isnan().any(dim=1).sum()
                 right += (output.argmax(dim=1) == y.to(self.device, non_blocking=True)).sum()
                 total += len(y)
         if not total:
             raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
+        if undefined:
+            raise InvalidValueError(
+                f"Expected the model's scores to be numbers, but they are NaN for {undefined.item()} of {total} "
+                "examples; is the noise or the data out of all proportion?"
+            )
         return 100.0 * right.item() / total, total
 
     def _autocast(self) -> AbstractContextManager[Any]:

@@ -100,6 +100,7 @@ def parse_levels(noise: Noise, levels: Iterable[float | str]) -> list[Level]:
     Raises:
         InvalidValueError: if there is none, one is not valid for this noise, or one is given twice.
     """
+    levels = levels.tolist() if isinstance(levels, Tensor) else levels
     given = [] if isinstance(levels, (str, bytes)) or not isinstance(levels, Iterable) else list(levels)
     if not given:
         raise InvalidValueError(f"Expected `levels` to be a non-empty list of levels, but got {levels!r}")

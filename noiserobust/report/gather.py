@@ -88,6 +88,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
                 f"Expected {folder} to be a result folder or a folder that holds some, "
                 f"but {'no draw is finished in it' if found else 'there is none'}"
             )
+    _check_one_training(list(sources.values()))
     return Gathered(_join(list(sources.values())), tuple(sources.values()))
 
 
@@ -113,6 +114,34 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InvalidValueError(f"Expected {path} to hold a JSON object, but got {type(manifest).__name__}")
     return manifest
+
+
+def _check_one_training(sources: Sequence[Source]) -> None:
+    """Raise if a method has two trainings of one train seed: pooled, they would pass for two train seeds."""
+    known: dict[tuple[str, int], tuple[str, Path]] = {}
+    for source in sources:
+        pairs = source.draws[["method", "train_seed", "weights"]].drop_duplicates()
+        for method, seed, weights in pairs.itertuples(index=False):
+            identity = _hashes(source).get((method, seed, weights), weights)
+            first, folder = known.setdefault((method, seed), (identity, source.folder))
+            if first != identity:
+                raise InvalidValueError(
+                    f"Expected method {method!r} to be one training for each train seed, but train seed {seed} has "
+                    f"other weights in {folder} than in {source.folder}; evaluate them under names of their own "
+                    "(--method)"
+                )
+
+
+def _hashes(source: Source) -> dict[tuple[str, int, str], str]:
+    """Return the hashes of the weights, as far as the manifest knows them, by method, train seed and label."""
+    configuration = (source.manifest or {}).get("configuration")
+    listed = configuration.get("weights") if isinstance(configuration, dict) else None
+    known = {}
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, dict) and {"method", "train_seed", "sha256"} <= set(entry):
+            label = entry.get("file", f"model{entry['train_seed']}")
+            known[(entry["method"], entry["train_seed"], label)] = str(entry["sha256"])
+    return known
 
 
 def _join(sources: Sequence[Source]) -> pd.DataFrame:

@@ -59,7 +59,12 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         if not isinstance(base, torch.optim.Optimizer):
             raise InvalidValueError(f"Expected `base` to be a torch optimizer, but got {base!r}")
         if isinstance(base, torch.optim.LBFGS):
-            raise InvalidValueError("Expected `base` to take one gradient a step, but got LBFGS, which asks for several")
+            raise InvalidValueError("Expected `base` to take one gradient a step, but LBFGS asks for several")
+        own = {id(p) for p in model.parameters() if p.requires_grad}
+        if not any(id(p) in own for group in base.param_groups for p in group["params"]):
+            raise InvalidValueError(
+                "Expected `base` to optimise parameters of `model`, but it has none that need gradients"
+            )
         if not isinstance(method, Method):
             raise InvalidValueError(f"Expected `method` to be a method such as SAM(0.05), but got {method!r}")
         super().__init__(base.param_groups, base.defaults)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -85,18 +87,25 @@ def train_seeds(
     code = {config.model: source_sha256(config.model)}
     files = {name: sha256(Path(name)) for name in sorted(noises) if name.endswith((".yaml", ".yml"))}
     configuration["files_sha256"] = {name: digest for name, digest in {**code, **files}.items() if digest}
+    metadata = {
+        "method": config.method_label,
+        "model": config.model,
+        "normalize": str(normalize),
+        "training_sha256": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest(),
+    }
     with ResultFolder(out, "training", configuration, environment({"device": str(device)})):
         rest, held_out = data, None
         if config.held_out:
             rest, held_out = data.split(config.held_out, Stream(config.seed, "held-out"))
         for seed in seeds:
             folder = make_folder(out / f"seed{seed}")
-            if (folder / LAST_FILE).exists():  # written last: the seed is finished
+            results = [folder / name for name in (BEST_FILE, LAST_FILE)]  # in the order in which they are written
+            if all(file.is_file() and file.stat().st_size for file in results):
                 continue
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
             model = _build(config, seed)
             trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score)
-            _train(trainer, folder, seed, normalize, progress)
+            _train(trainer, folder, metadata | {"train_seed": str(seed)}, progress)
     return [out / f"seed{seed}" / BEST_FILE for seed in seeds]
 
 
@@ -112,14 +121,8 @@ def _check_fits(model: nn.Module, data: ArrayData, normalize: Normalize, device:
         class_scores(model.to(device).eval(), x, torch.stack([data.y.min(), data.y.max()]))
 
 
-def _train(trainer: Trainer, folder: Path, seed: int, normalize: Normalize, progress: bool) -> None:
-    config = trainer.config
-    metadata = {
-        "method": config.method_label,
-        "train_seed": str(seed),
-        "model": config.model,
-        "normalize": str(normalize),
-    }
+def _train(trainer: Trainer, folder: Path, metadata: dict[str, str], progress: bool) -> None:
+    config, seed = trainer.config, metadata["train_seed"]
     with write_errors(folder):
         # What a run left that was killed before it wrote the last weights; the first epoch overwrites the best so far.
         (folder / BEST_FILE).unlink(missing_ok=True)

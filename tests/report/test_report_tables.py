@@ -9,6 +9,7 @@ import pytest
 from report_folders import N_EXAMPLES, make_folder, make_rows
 from scipy import stats
 
+from noiserobust.errors import InvalidValueError
 from noiserobust.report.gather import gather
 from noiserobust.report.notes import find_notes
 from noiserobust.report.tables import make_tables, test_set_error
@@ -222,10 +223,10 @@ def test_different_seeds_of_equal_number_are_said(tmp_path):
     assert "different seeds: SAM 0/7 and SGD 0/1." in _notes(tmp_path, rows)
 
 
-def test_two_weight_files_of_one_seed_are_two_trainings_and_said(tmp_path):
+def test_two_trainings_of_one_method_and_seed_are_not_pooled(tmp_path):
     rows = list(make_rows(["SGD"], [0], "gaussian", "sigma", (0.1,), 2))
-    notes = _notes(tmp_path, rows + [{**r, "weights": "other.pt"} for r in rows])
-    assert "Several weight files of SGD carry the same train seed" in notes
+    with pytest.raises(InvalidValueError, match=r"method 'SGD' to be one training for each train seed.*--method"):
+        _notes(tmp_path, rows + [{**r, "weights": "other.pt"} for r in rows])
 
 
 def test_a_note_that_holds_for_one_noise_names_it(tmp_path):

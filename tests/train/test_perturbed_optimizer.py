@@ -517,5 +517,5 @@ def test_dropout_and_batch_norm_models_train(method) -> None:
 
 def test_an_optimizer_that_asks_for_several_gradients_a_step_is_refused() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(nr.NoiseRobustError, match="but got LBFGS"):
+    with pytest.raises(nr.NoiseRobustError, match="but LBFGS asks for several"):
         nr.PerturbedOptimizer(torch.optim.LBFGS(model.parameters()), nr.SAM(), model)

@@ -113,6 +113,9 @@ def test_a_run_writes_weights_metrics_and_manifest(folder: Path) -> None:
     assert set(metrics["held_out_accuracy"]) == {12}  # 20% of 60
     chosen = int(metrics["epoch"][scores == scores.max()].iloc[-1])
     common = {"method": "mine", "train_seed": "3", "model": f"{folder}/net.py:Net", "normalize": "none"}
+    training = metadata(paths[0])["training_sha256"]
+    assert len(training) == 64
+    common["training_sha256"] = training  # the same for every seed
     assert metadata(paths[1]) == {**common, "epoch": str(chosen)}
     assert metadata(out / "seed3" / "last.safetensors") == {**common, "epoch": "4"}
     assert float(load_file(paths[1])["0.weight"].sum()) == pytest.approx(scores.max(), rel=1e-5)
