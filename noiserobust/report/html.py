@@ -128,7 +128,6 @@ def _words(gathered: Gathered) -> dict[str, Any]:
     examples = sorted(set(gathered.draws["n_examples"]))
     return {
         "one_file": fewest == 1,
-        "several": int(sizes.max()) > 1,
         "seed_factors": [(n, *_std_factors(n - 1)) for n in sorted(set(sizes)) if n > 1],
         "errors": [
             (f"{n:,}", *(f"{100 * math.sqrt(p * (1 - p) / n):.2f}" for p in (0.5, 0.9))) for n in examples if n > 0

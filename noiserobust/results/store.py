@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError
 from noiserobust.results.files import make_folder, read_json, write_atomic, write_errors, write_json
 from noiserobust.results.lock import LOCK_FILE, FolderLock
 from noiserobust.results.schema import (
@@ -162,21 +162,6 @@ def read_rows(folder: Path) -> Iterator[Row]:
             if key not in seen:
                 seen.add(key)
                 yield row
-
-
-def read_draws(folder: Path) -> pd.DataFrame:
-    """Return the draws of a result folder as a DataFrame.
-
-    Raises:
-        MissingFileError: if the folder does not exist or holds no draws.
-        InvalidValueError: if the content is not that of a ``draws.csv``.
-    """
-    if not folder.is_dir():
-        raise MissingFileError(f"Expected a folder {folder}, but there is none")
-    frame = as_frame(read_rows(folder))
-    if frame.empty:
-        raise MissingFileError(f"Expected {folder} to hold a {DRAWS_FILE} with at least one row, but it does not")
-    return frame
 
 
 def _parse(path: Path) -> Iterator[Row]:

@@ -34,7 +34,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         train_seed: which of several trainings this is.
 
     Raises:
-        InvalidValueError: if the method's noise finds no weight in the model.
+        InvalidValueError: if the base is no optimizer of the model's parameters or takes several gradients a step, the
+            method is none, or its noise finds no weight in the model.
 
     Two ways to use it::
 
@@ -63,7 +64,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         own = {id(p) for p in model.parameters() if p.requires_grad}
         if not any(id(p) in own for group in base.param_groups for p in group["params"]):
             raise InvalidValueError(
-                "Expected `base` to optimise parameters of `model`, but it has none that need gradients"
+                "Expected `base` to optimise parameters of `model` that need gradients, but it has none of them"
             )
         if not isinstance(method, Method):
             raise InvalidValueError(f"Expected `method` to be a method such as SAM(0.05), but got {method!r}")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rows import row
 from test_whole_files import largest_file
 
-from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
+from noiserobust.errors import InvalidValueError, OutputError
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import DRAW_COLUMNS, DRAW_KEY
-from noiserobust.results.store import JOURNAL_FILE, DrawStore, ResultFolder, as_frame, read_draws, read_rows
+from noiserobust.results.store import JOURNAL_FILE, DrawStore, ResultFolder, as_frame, read_rows
 from noiserobust.results.summary import summarize
 
 CONFIGURATION = {"noise": {"kind": "gaussian", "tile": [512, 512]}, "draws": 3, "select": None}
@@ -38,7 +38,7 @@ def finished(folder: Path) -> Path:
 
 
 def test_draws_come_back_as_they_were_in_the_order_of_their_key(tmp_path: Path) -> None:
-    draws = read_draws(finished(tmp_path))
+    draws = as_frame(read_rows(finished(tmp_path)))
     pd.testing.assert_frame_equal(draws, as_frame(ROWS))
     assert draws[DRAW_KEY].apply(tuple, axis=1).is_monotonic_increasing
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "draws.csv", "manifest.json", "summary.csv"]
@@ -80,7 +80,7 @@ def test_an_interrupted_evaluation_can_be_read_already(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for r in ROWS[:3]:
         store.append(r)
-    pd.testing.assert_frame_equal(read_draws(tmp_path), as_frame(ROWS[:3]))
+    pd.testing.assert_frame_equal(as_frame(read_rows(tmp_path)), as_frame(ROWS[:3]))
 
 
 def test_every_torn_end_costs_at_most_its_own_row(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_kill_between_draws_and_journal_counts_no_row_twice(tmp_path: Path) ->
     journal = (tmp_path / JOURNAL_FILE).read_bytes()
     store.finish(summarize(as_frame(store.rows)))
     (tmp_path / JOURNAL_FILE).write_bytes(journal)
-    assert len(read_draws(tmp_path)) == len(ROWS)
+    assert len(as_frame(read_rows(tmp_path))) == len(ROWS)
 
 
 def test_a_damaged_line_inside_the_journal_is_left_out(tmp_path: Path) -> None:
@@ -227,16 +227,6 @@ def test_a_session_that_is_refused_is_not_recorded(tmp_path: Path) -> None:
     assert environments(tmp_path) == [{}]
 
 
-def test_a_missing_or_empty_folder_has_no_draws(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="Expected a folder"):
-        read_draws(tmp_path / "missing")
-    with pytest.raises(MissingFileError, match="at least one row"):
-        read_draws(tmp_path)
-    (tmp_path / "draws.csv").write_text(f"{HEADER}\n")
-    with pytest.raises(MissingFileError, match="at least one row"):
-        read_draws(tmp_path)
-
-
 DAMAGED = {
     "an empty file": ("", "columns .* but got none"),
     "another header": ("a,b\n1,2\n", "columns .* but got a, b"),
@@ -256,17 +246,17 @@ def test_damaged_draws_are_an_error_that_says_where(tmp_path: Path, case: str) -
     text, said = DAMAGED[case]
     (tmp_path / "draws.csv").write_text(text)
     with pytest.raises(InvalidValueError, match=said):
-        read_draws(tmp_path)
+        as_frame(read_rows(tmp_path))
 
 
 def test_draws_that_are_no_text_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "draws.csv").write_bytes(f"{HEADER}\n".encode() + b"\xff\xfe\n")
     with pytest.raises(InvalidValueError, match="UTF-8"):
-        read_draws(tmp_path)
+        as_frame(read_rows(tmp_path))
     (tmp_path / "draws.csv").unlink()
     (tmp_path / "draws.csv").mkdir()
     with pytest.raises(InvalidValueError, match="readable"):
-        read_draws(tmp_path)
+        as_frame(read_rows(tmp_path))
 
 
 def test_results_and_statistics_need_no_torch() -> None:
