@@ -21,14 +21,28 @@ if TYPE_CHECKING:
     from noiserobust.models.registry import build_model as build_model
     from noiserobust.noise.base import Noise as Noise
     from noiserobust.noise.device import DeviceNoise as DeviceNoise
+    from noiserobust.noise.kernels import KernelTransform as KernelTransform
     from noiserobust.noise.scaled import GaussianNoise as GaussianNoise
     from noiserobust.noise.scaled import LaplaceNoise as LaplaceNoise
     from noiserobust.perturb import find_sites as find_sites
     from noiserobust.perturb import perturbed as perturbed
     from noiserobust.rng import Stream as Stream
+    from noiserobust.train.arwp import ARWP as ARWP
+    from noiserobust.train.augment import WeightAugmentation as WeightAugmentation
+    from noiserobust.train.batchnorm import recalibrate as recalibrate
+    from noiserobust.train.clipping import WeightClip as WeightClip
+    from noiserobust.train.cost import dom_cost as dom_cost
+    from noiserobust.train.method import Unperturbed as Unperturbed
     from noiserobust.train.optimizer import PerturbedOptimizer as PerturbedOptimizer
     from noiserobust.train.rwp import RWP as RWP
+    from noiserobust.train.sam import ASAM as ASAM
     from noiserobust.train.sam import SAM as SAM
+    from noiserobust.train.schedules import Constant as Constant
+    from noiserobust.train.schedules import CosineRamp as CosineRamp
+    from noiserobust.train.schedules import LinearRamp as LinearRamp
+    from noiserobust.train.schedules import OffToOn as OffToOn
+    from noiserobust.train.schedules import PowerRamp as PowerRamp
+    from noiserobust.train.schedules import QuadraticRamp as QuadraticRamp
 
 __version__ = "0.1.0"
 
@@ -39,13 +53,27 @@ _HOMES = {
     "GaussianNoise": "noise.scaled",
     "LaplaceNoise": "noise.scaled",
     "DeviceNoise": "noise.device",
+    "KernelTransform": "noise.kernels",
     "perturbed": "perturb",
     "find_sites": "perturb",
     "build_model": "models.registry",
     "load_data": "data.registry",
     "PerturbedOptimizer": "train.optimizer",
     "SAM": "train.sam",
+    "ASAM": "train.sam",
     "RWP": "train.rwp",
+    "ARWP": "train.arwp",
+    "WeightAugmentation": "train.augment",
+    "Unperturbed": "train.method",
+    "Constant": "train.schedules",
+    "LinearRamp": "train.schedules",
+    "QuadraticRamp": "train.schedules",
+    "PowerRamp": "train.schedules",
+    "CosineRamp": "train.schedules",
+    "OffToOn": "train.schedules",
+    "WeightClip": "train.clipping",
+    "recalibrate": "train.batchnorm",
+    "dom_cost": "train.cost",
     "evaluate": "evaluate.api",
     "EvaluationResult": "evaluate.montecarlo",
 }

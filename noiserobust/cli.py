@@ -5,10 +5,12 @@ A verb imports what it needs when it runs, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,15 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
 from noiserobust.config import PRECISIONS, Scalar, TrainConfig
-from noiserobust.errors import InvalidValueError, NoiseRobustError, did_you_mean, unknown_name
+from noiserobust.errors import InvalidValueError, NoiseRobustError, check_number, did_you_mean, unknown_name
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+_DATA = (
+    "digits, cifar10, cifar100, mnist or fashion-mnist (in $NOISEROBUST_DATA or ./data, or cifar10:PATH), "
+    "cifar10-c:DIR/fog/3, npz:FILE, imagefolder:DIR[@size=224] or file.py:callable"
+)
+_DOWNLOAD = "fetch cifar10, cifar100, mnist or fashion-mnist if they are not there, and check them"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _VERBS[settings.verb][1](settings[settings.verb])
     except NoiseRobustError as error:
+        if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
+            return BAD_INPUT
         print(f"noiserobust: error: {_one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -68,27 +78,45 @@ def _add_train(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ...")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for weights and metrics; finished seeds are kept"
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for weights and metrics; finished seeds are kept, an unfinished one goes on from its checkpoint",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="insist that the folder holds a training of this configuration"
+    )
+    parser.add_argument("--download", action="store_true", help=_DOWNLOAD)
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, help="longest time between two checkpoints, >= 0"
     )
 
 
 def _train(settings: Namespace) -> None:
     from noiserobust.evaluate.forward import pick_device
     from noiserobust.evaluate.heldout import held_out_score
+    from noiserobust.train.distributed import process_group
     from noiserobust.train.runs import train_seeds
 
     names = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{name: settings[name] for name in names})
-    paths = train_seeds(
-        config,
-        settings.seeds,
-        settings.out,
-        make_score=held_out_score,
-        device=pick_device(settings.device),
-        progress=True,
-    )
-    for path in paths:
-        print(path)
+    minutes = check_number("checkpoint-minutes", settings.checkpoint_minutes, minimum=0)
+    with process_group(pick_device(settings.device)) as (ranks, device):
+        paths = train_seeds(
+            config,
+            settings.seeds,
+            settings.out,
+            make_score=held_out_score,
+            device=device,
+            ranks=ranks,
+            resume=settings.resume,
+            download=settings.download,
+            checkpoint_seconds=60 * minutes,
+            progress=True,
+        )
+    if ranks.leads:
+        for path in paths:
+            print(path)
 
 
 def _add_evaluate(parser: ArgumentParser) -> None:
@@ -97,9 +125,8 @@ def _add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, nargs="+", required=True, help=".safetensors, .pt, .pth or .th files, one a train seed"
     )
-    parser.add_argument(
-        "--data", type=str, required=True, help="digits, npz:FILE, imagefolder:DIR or file.py:callable; the test split"
-    )
+    parser.add_argument("--data", type=str, required=True, help=f"{_DATA}; the test split")
+    parser.add_argument("--download", action="store_true", help=_DOWNLOAD)
     parser.add_argument(
         "--normalize",
         type=str,
@@ -129,7 +156,7 @@ def _evaluate(settings: Namespace) -> None:
     out = settings.out
     values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
     values["model_args"] = _model_args(settings.model_args)
-    result = evaluate_files(EvaluateConfig(**values), out, progress=True)
+    result = evaluate_files(EvaluateConfig(**values), out, download=settings.download, progress=True)
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
     print(f"{out}: draws.csv, summary.csv, manifest.json")
 
@@ -206,13 +233,52 @@ def _version() -> str:
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    arguments = _with_known_dashes(arguments, parser)
+    for before, path in pairwise(arguments):
+        if before == "--config":
+            _check_config(Path(path))
     try:
-        settings: Namespace = parser.instantiate(parser.parse_args(_with_known_dashes(arguments, parser)))
+        settings: Namespace = parser.instantiate(parser.parse_args(_with_config_first(arguments)))
     except UnicodeDecodeError as error:
         raise InvalidValueError(f"Expected `config` to be UTF-8 text, but got: {error}") from error
     except ArgumentError as error:
         raise InvalidValueError(_in_our_voice(str(error), parser)) from error
     return settings
+
+
+def _check_config(path: Path) -> None:
+    """Raise an error for what the parser would take for something else, or not survive."""
+    from dataclasses import fields, is_dataclass
+    from typing import get_type_hints
+
+    from noiserobust.yamlfile import read_settings
+
+    def check(content: dict[str, Any], kind: Any, prefix: str) -> None:
+        hints = get_type_hints(kind)
+        for name in (f.name for f in fields(kind)):
+            group = hints[name]
+            if name in content and is_dataclass(group):
+                if not isinstance(content[name], dict):
+                    raise InvalidValueError(
+                        f"Expected `{prefix}{name}` of {path} to be settings, name: value, but got {content[name]!r}"
+                    )
+                check(content[name], group, f"{prefix}{name}.")
+
+    settings = read_settings(path)
+    if "out" in settings:
+        raise InvalidValueError(f"Expected `out` to be given as an option, but {path} has it")
+    arguments = settings.get("model_args")
+    if isinstance(arguments, dict) and not all(isinstance(name, str) for name in arguments):
+        raise InvalidValueError(f"Expected `model_args` of {path} to have names as keys, but got {arguments!r}")
+    check(settings, TrainConfig, "")
+
+
+def _with_config_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``--config FILE`` after the verb: what is given as an option replaces the file's."""
+    if "--config" not in arguments[1:-1]:
+        return arguments
+    at = arguments.index("--config")
+    return [arguments[0], *arguments[at : at + 2], *arguments[1:at], *arguments[at + 2 :]]
 
 
 def _with_known_dashes(arguments: list[str], parser: ArgumentParser) -> list[str]:
@@ -242,6 +308,9 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
     if match := re.fullmatch(r"the following arguments are required: (.*)", message):
         names = ", ".join(f"`--{name.rpartition('.')[2]}`" for name in match[1].split(", "))
         return f"Expected {names} to be given, but got nothing"
+    if match := re.search(r'Parser key "([^"]+)": Does not validate .*?\[(.+?)\] Errors: .*Given value: (.*)', message):
+        kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("NoneType", "null").replace(", ", " or ")
+        return f"Expected `{match[1]}` to be of type {kinds}, but got {match[3]!r}"
     if match := re.search(r'Parser key "([^"]+)"(?: element \d+)?: Expected an? (.+?)\. Got value: (.*)', message):
         key, wanted, got = match.groups()
         kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", wanted)

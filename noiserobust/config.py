@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, replace
 from typing import Any
 
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 
 PRECISIONS = ("fp32", "bf16")
-METHODS = ("sgd", "sam", "rwp")
+TRAIN_PRECISIONS = (*PRECISIONS, "fp16")
+METHODS = ("sgd", "sam", "asam", "rwp", "arwp", "was")
+SCHEDULES = ("constant", "linear", "quadratic", "power", "cosine", "off-to-on")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "one-cycle")
 
@@ -20,17 +22,67 @@ class NoiseConfig:
     """A noise and its severity.
 
     Args:
-        name: gaussian, laplace, a device profile's name, or a .yaml file that describes a noise.
+        name: gaussian, laplace, kernels, a device profile's name, or a .yaml file that describes a noise; by default
+            kernels for was, gaussian otherwise.
         level: sigma or b as a fraction of the reference, >= 0, by default 0.05; for a device the time since
-            programming (1s, 1h, 1d), by default 1d.
+            programming (1s, 1h, 1d), by default 1d; for kernels the probability of a transform, by default 0.22.
         reference: what the level of gaussian and laplace is a fraction of: max, l2, std, absolute or weight.
         granularity: over what the reference is taken: filter, tensor or tile; also replaces a device's own.
     """
 
-    name: str = "gaussian"
+    name: str | None = None
     level: float | str | None = None
     reference: str | None = None
     granularity: str | None = None
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the strength of the perturbation changes over the training.
+
+    Args:
+        name: constant, linear, quadratic, power, cosine or off-to-on.
+        steps: optimizer steps until full strength, >= 1.
+        fraction: the same as a fraction of the training, in (0, 1]; by default 1.
+        start: share of the full strength at the first step, in [0, 1], by default 0.
+        power: exponent of power, > 0.
+    """
+
+    name: str = "constant"
+    steps: int | None = None
+    fraction: float | None = None
+    start: float | None = None
+    power: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("method.schedule.name", self.name, SCHEDULES)
+        if self.name == "power" and self.power is None:
+            raise InvalidValueError("Expected `method.schedule.power` to be given with schedule 'power', but got None")
+        for setting in ("steps", "fraction", "start", "power"):
+            given = getattr(self, setting) is not None
+            if given and (self.name == "constant" or (setting == "power" and self.name != "power")):
+                raise InvalidValueError(
+                    f"Expected `method.schedule.{setting}` to be left out with schedule {self.name!r}, but got "
+                    f"{getattr(self, setting)!r}"
+                )
+
+
+_NOISY, _ASCENDING = ("rwp", "arwp", "was"), ("sam", "asam")
+_METHODS_OF_SETTING = {
+    "rho": _ASCENDING,
+    "per_micro_batch": _ASCENDING,
+    "noise": _NOISY,
+    "level_range": _NOISY,
+    "draws": _NOISY,
+    "eta": ("arwp",),
+    "beta": ("arwp",),
+    "gradient": ("was",),
+    "split_ranks": ("rwp",),
+    "perturbed_weight": (*_ASCENDING, *_NOISY),
+    "schedule": (*_ASCENDING, *_NOISY),
+    "two_batches": (*_ASCENDING, *_NOISY),
+    "same_dropout": (*_ASCENDING, *_NOISY),
+}
 
 
 @dataclass(frozen=True)
@@ -38,17 +90,39 @@ class MethodConfig:
     """How the weights are perturbed during training.
 
     Args:
-        name: sgd (not at all), sam (along the gradient) or rwp (by random noise).
-        rho: radius of sam, in units of the weights, >= 0, by default 0.05.
-        noise: the noise of rwp.
-        perturbed_weight: share of the perturbed gradient of rwp, in (0, 1], by default 1; below 1 the clean gradient
-            has the rest.
+        name: sgd (not at all), sam or asam (along the gradient), rwp or arwp (by random noise, that of arwp being
+            weaker where gradients have been large) or was (by random transforms of the kernels).
+        rho: radius of sam, in units of the weights, >= 0, by default 0.05; of asam, relative, by default 0.5.
+        noise: the noise of rwp and arwp, or the transforms of was.
+        perturbed_weight: share of the perturbed gradient, in (0, 1], by default 1; below 1 the clean gradient has the
+            rest (mixed sam, m-RWP, m-ARWP).
+        schedule: how the strength changes over the training.
+        level_range: lowest and highest level of the noise, drawn anew each step.
+        draws: noise draws a step over which the gradient is averaged, >= 1, by default 1.
+        eta: of arwp: how much past gradients weaken the noise, >= 0, by default 0.1.
+        beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.
+        gradient: of was: through the transform, or straight.
+        per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness).
+        two_batches: whether the perturbed pass has another batch than the clean one.
+        same_dropout: whether both passes have the same dropout masks.
+        split_ranks: of mixed rwp under torchrun: whether even ranks compute the clean and odd ranks the
+            perturbed gradient.
     """
 
     name: str = "sgd"
     rho: float | None = None
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     perturbed_weight: float | None = None
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    level_range: list[float | str] | None = None
+    draws: int | None = None
+    eta: float | None = None
+    beta: float | None = None
+    gradient: str | None = None
+    per_micro_batch: bool = False
+    two_batches: bool = False
+    same_dropout: bool = False
+    split_ranks: bool = False
 
     def __post_init__(self) -> None:
         check_choice("method.name", self.name, METHODS)
@@ -57,13 +131,27 @@ class MethodConfig:
         if self.perturbed_weight is not None:
             check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
         # A setting of another method would be ignored without a word.
-        given = {"rho": self.rho is not None, "noise": self.noise != NoiseConfig()}
-        given["perturbed_weight"] = self.perturbed_weight is not None
-        for setting, method in (("rho", "sam"), ("noise", "rwp"), ("perturbed_weight", "rwp")):
-            if given[setting] and self.name != method:
+        for setting, methods in _METHODS_OF_SETTING.items():
+            if getattr(self, setting) != _unset(self, setting) and self.name not in methods:
+                wanted = ", ".join(methods)
                 raise InvalidValueError(
-                    f"Expected `method.{setting}` to be given with method.name {method!r} only, but got {self.name!r}"
+                    f"Expected `method.{setting}` to be given with method.name {wanted} only, but got {self.name!r}"
                 )
+        if self.two_batches and (self.perturbed_weight or 1) == 1 and self.name not in _ASCENDING:
+            raise InvalidValueError(
+                "Expected `method.two_batches` to be given with perturbed_weight < 1, since there is no clean pass "
+                f"otherwise, but got {self.perturbed_weight!r}"
+            )
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether it trains for a noise of the weights."""
+        return self.name in ("rwp", "arwp")
+
+
+def _unset(config: MethodConfig, setting: str) -> object:
+    declared = config.__dataclass_fields__[setting]
+    return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
 
 @dataclass(frozen=True)
@@ -100,13 +188,36 @@ class AugmentConfig:
     Args:
         crop: pixels of zero padding from which a random crop of the image's size is taken; 0 for none.
         flip: whether images are flipped left to right at random.
+        cutout: side in pixels of a square at a random place of the normalised image that is set to zero; 0 for none.
     """
 
     crop: int = 0
     flip: bool = False
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         check_integer("augment.crop", self.crop, minimum=0)
+        check_integer("augment.cutout", self.cutout, minimum=0)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Limits of gradients and weights.
+
+    Args:
+        grad_norm: of the norm of the gradient that updates, > 0.
+        weight_stds: of the weights in the crossbar after each step, in standard deviations of each tensor, > 0.
+        weight_value: the same in units of the weights, > 0.
+    """
+
+    grad_norm: float | None = None
+    weight_stds: float | None = None
+    weight_value: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("grad_norm", "weight_stds", "weight_value"):
+            if getattr(self, name) is not None:
+                check_number(f"clip.{name}", getattr(self, name), above=0)
 
 
 @dataclass(frozen=True)
@@ -114,8 +225,8 @@ class SelectConfig:
     """Which epoch's weights are kept as best: those with the highest held-out accuracy under this noise.
 
     Args:
-        noise: the noise, by default that of rwp, or gaussian of level 0.05 for other methods; level 0 selects by clean
-            accuracy.
+        noise: the noise, by default that of rwp and arwp (at the end of a level_range), or gaussian of level 0.05 for
+            other methods; level 0 selects by clean accuracy.
         draws: how many fixed noise draws the accuracy is averaged over, >= 1.
     """
 
@@ -132,17 +243,22 @@ class TrainConfig:
 
     Args:
         model: registered name, package.module:callable or path/to/file.py:callable.
-        data: digits, npz:FILE, imagefolder:DIR or file.py:callable.
+        data: digits, cifar10, cifar100, mnist or fashion-mnist (in $NOISEROBUST_DATA or ./data, or cifar10:PATH),
+            npz:FILE, imagefolder:DIR[@size=224] or file.py:callable.
         model_args: keyword arguments of the model.
-        normalize: imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; by default what the data set has.
+        normalize: imagenet, cifar10, cifar100, mnist, fashion-mnist, digits, none or m,m,m/s,s,s; by default what the
+            data set has.
         method: how the weights are perturbed.
         optimizer: the base optimizer.
         lr_schedule: of the learning rate over all steps: constant, cosine or one-cycle.
         epochs: passes over the training data, >= 1.
-        batch_size: examples a step, >= 1; a last incomplete batch of an epoch is left out.
+        batch_size: examples a step, over all processes, >= 1; a last incomplete batch of an epoch is left out.
+        accumulate: micro-batches that a batch is cut into to save memory, >= 1.
         label_smoothing: of the cross-entropy, in [0, 1).
         augment: random changes of the training images.
-        precision: fp32, or bf16 for autocast.
+        clip: limits of gradients and weights.
+        precision: fp32, bf16 for autocast, or fp16 for autocast with scaled losses.
+        compile: whether the model is compiled by torch.compile.
         channels_last: whether images and convolutions use the channels-last memory layout.
         held_out: share of the training data kept aside to select the best epoch, in [0, 1); 0 keeps the last epoch.
         select: how the best epoch is selected.
@@ -159,9 +275,12 @@ class TrainConfig:
     lr_schedule: str = "cosine"
     epochs: int = 30
     batch_size: int = 128
+    accumulate: int = 1
     label_smoothing: float = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
     precision: str = "fp32"
+    compile: bool = False
     channels_last: bool = True
     held_out: float = 0.1
     select: SelectConfig = field(default_factory=SelectConfig)
@@ -170,9 +289,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_integer("epochs", self.epochs, minimum=1)
         check_integer("batch_size", self.batch_size, minimum=1)
+        check_integer("accumulate", self.accumulate, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         check_number("label_smoothing", self.label_smoothing, minimum=0)
         check_number("held_out", self.held_out, minimum=0)
@@ -183,8 +303,11 @@ class TrainConfig:
     @property
     def selection_noise(self) -> NoiseConfig:
         """The noise by which the best epoch is selected."""
-        untouched = self.select.noise == NoiseConfig()
-        return self.method.noise if untouched and self.method.name == "rwp" else self.select.noise
+        if self.select.noise != NoiseConfig() or not self.method.adds_noise:
+            return self.select.noise
+        if self.method.level_range and self.method.noise.level is None:
+            return replace(self.method.noise, level=self.method.level_range[-1])
+        return self.method.noise
 
     @property
     def method_label(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +25,19 @@ Patterns of names such as ``"layer1.*"`` choose among the weights that live in a
 and weight chooses among all parameters, biases and normalisation included.
 """
 
+Change = Callable[..., object]
+"""Changes a weight, its first argument, in place."""
+
+SavedWeights = dict[nn.Parameter, Tensor]
+"""Memory in which weights are saved while they are changed."""
+
+_AT_ONCE = 1 << 21  # random numbers
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CROSSBAR = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag)
-_CROSSBAR_MANY = (
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.MultiheadAttention,
-)  # several weights under names of their own
+# Several weights under names of their own.
+_CROSSBAR_MANY = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,19 @@ class Site:
         """Whether the weight is computed by ``torch.nn.utils.parametrize``."""
         return parametrize.is_parametrized(self.module, self.attribute)
 
+    def parameter(self) -> nn.Parameter:
+        """Return the parameter itself; only of a site that is not parametrised."""
+        parameter: nn.Parameter = getattr(self.module, self.attribute)
+        return parameter
+
+    def shape(self) -> torch.Size:
+        """Return the shape of the weight."""
+        return self.weight().shape if self.parametrised else self.parameter().shape
+
     def weight(self) -> Tensor:
         """Return the effective weight, detached: a parameter's own memory, or the result of its parametrisation."""
         if not self.parametrised:
-            parameter: Tensor = getattr(self.module, self.attribute)
-            return parameter.detach()
+            return self.parameter().detach()
         # Spectral normalisation advances its power iteration whenever it is computed in training mode.
         parametrisation = _chain(self.module, self.attribute)
         buffers = [(b, b.clone()) for b in parametrisation.buffers()]
@@ -159,59 +173,92 @@ def chip_stream(seed: int, train_seed: int, draw: int) -> Stream:
     return Stream(seed, "deploy", train_seed, draw)
 
 
-def noisy_weights(sites: Iterable[Site], noise: Noise, stream: Stream) -> Iterator[tuple[Site, Tensor]]:
-    """Yield each site with its noisy weight, drawn from the child of ``stream`` that has the site's name."""
+def noisy_weights(sites: Iterable[Site], noise: Noise, stream: Stream) -> Iterator[tuple[Site, Change]]:
+    """Yield each site with what noise does to its weight, drawn from the child of ``stream`` of the site's name."""
+    for group in _groups(sites):
+        drawn = noise.draw([(stream.child(site.name), tuple(site.shape())) for site in group])
+        for site, numbers in zip(group, drawn, strict=True):
+            yield site, partial(noise.perturb_, stream=stream.child(site.name), view=site.view, drawn=numbers)
+        del drawn, numbers  # before the next ones are drawn
+
+
+def _groups(sites: Iterable[Site]) -> Iterator[list[Site]]:
+    """Yield sites in groups for which noise is drawn at once: several threads are busy, and memory stays small."""
+    group: list[Site] = []
+    size = 0
     for site in sites:
-        yield site, noise.perturb(site.weight(), stream.child(site.name), site.view)
+        if group and size + site.shape().numel() > _AT_ONCE:
+            yield group
+            group, size = [], 0
+        group.append(site)
+        size += site.shape().numel()
+    if group:
+        yield group
 
 
 @contextmanager
-def displaced(changes: Iterable[tuple[Site | nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Give weights other values inside the block and then restore them bit for bit, whatever happens.
+def displaced(
+    changes: Iterable[tuple[Site | nn.Parameter, Change | Tensor]], saved: SavedWeights | None = None
+) -> Iterator[None]:
+    """Change weights inside the block and then restore them bit for bit, whatever happens.
 
     Args:
-        changes: sites or parameters with their new values, taken one at a time; each value is written before the next
-            is asked for.
+        changes: sites or parameters with their changes or new values, taken one at a time; each is made before the
+            next is asked for.
+        saved: memory for the saved weights that is used again each time it is handed in; by default it is given back
+            after the block.
     """
     undo: list[Callable[[], None]] = []
+    saved = {} if saved is None else saved
     try:
-        for place, value in changes:
+        for place, change in changes:
             if isinstance(place, nn.Parameter):
-                _write(place, value, undo)
+                _write(place, change, saved, undo)
             elif place.parametrised:
-                _append_offset(place, value, undo)
+                _append_offset(place, change, undo)
             else:
-                _write(getattr(place.module, place.attribute), value, undo)
+                _write(place.parameter(), change, saved, undo)
+            del place, change  # with the random numbers of the change, before the next are drawn
         _forget_copies()
         yield
     finally:
         try:
             _undo_all(undo)
-        except KeyboardInterrupt:
-            _undo_all(undo)  # a second Ctrl-C may strike while weights are put back: finish first
-            raise
         finally:
             _forget_copies()
 
 
 def _forget_copies() -> None:
-    # An enclosing autocast keeps low-precision copies of the weights it has seen, an enclosing `parametrize.cached`
-    # keeps effective weights.
+    # An enclosing autocast keeps low-precision copies of weights, an enclosing `parametrize.cached` effective ones.
     torch.clear_autocast_cache()
     parametrize._cache.clear()
 
 
-def _write(parameter: Tensor, value: Tensor, undo: list[Callable[[], None]]) -> None:
-    saved = parameter.detach().clone()
+def _write(
+    parameter: nn.Parameter, change: Change | Tensor, saved: SavedWeights, undo: list[Callable[[], None]]
+) -> None:
+    weight = parameter.detach()
+    copy = saved.pop(parameter, None)  # taken out: a parameter may be changed twice in one block
+    if copy is None or (copy.dtype, copy.device, copy.shape) != (weight.dtype, weight.device, weight.shape):
+        copy = torch.empty_like(weight)
+    copy.copy_(weight)
 
     def restore() -> None:
         with torch.no_grad():
-            parameter.copy_(saved)
+            parameter.copy_(copy)
+        saved[parameter] = copy
 
     undo.append(restore)
     with torch.no_grad():
         # In place: a swap of tensors would change addresses that compiled graphs and optimisers hold.
-        parameter.copy_(value)
+        _make(change, parameter)
+
+
+def _make(change: Change | Tensor, weight: Tensor) -> None:
+    if isinstance(change, Tensor):
+        weight.copy_(change)
+    else:
+        change(weight)
 
 
 class _Offset(nn.Module):
@@ -228,9 +275,12 @@ class _Offset(nn.Module):
         return (weight.double() + self._offset[0]).to(weight.dtype)
 
 
-def _append_offset(site: Site, value: Tensor, undo: list[Callable[[], None]]) -> None:
+def _append_offset(site: Site, change: Change | Tensor, undo: list[Callable[[], None]]) -> None:
     chain = _chain(site.module, site.attribute)
-    offset = _Offset(site.weight(), value)
+    clean = site.weight()
+    changed = clean.clone()
+    _make(change, changed)
+    offset = _Offset(clean, changed)
     position = len(chain)
     undo.append(lambda: chain.__delitem__(slice(position, None)))
     chain.append(offset)
@@ -242,10 +292,17 @@ def _chain(module: nn.Module, attribute: str) -> parametrize.ParametrizationList
 
 
 def _undo_all(undo: list[Callable[[], None]]) -> None:
-    # Undone before it is taken off the list: undoing twice does no harm, not undoing does.
+    # A second Ctrl-C, or the end asked for by a signal, may strike while weights are put back: finish first. Each is
+    # undone before it is taken off the list: undoing twice does no harm, not undoing does.
+    stop: BaseException | None = None
     while undo:
-        undo[-1]()
-        undo.pop()
+        try:
+            undo[-1]()
+            undo.pop()
+        except (KeyboardInterrupt, SystemExit) as error:
+            stop = error
+    if stop is not None:
+        raise stop
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

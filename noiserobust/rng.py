@@ -3,24 +3,34 @@
 A :class:`Stream` is an address, not a state: the numbers at ``Stream(seed, "deploy", train_seed, draw, name)`` depend
 on that address alone, so results do not depend on the order of evaluation, on batches, devices, workers or
 interruptions. The address is hashed (BLAKE2b) to the 128-bit key of NumPy's counter-based Philox generator
-(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Numbers are always drawn on the CPU.
+(Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). Numbers are always drawn on the CPU. Words are
+the same everywhere, normal and Laplace numbers up to the last bits of the machine's logarithm, sine and cosine.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.threads import in_threads
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from numpy.random.bit_generator import ISeedSequence
     from numpy.typing import NDArray
 
+    Fill = Callable[[np.random.Philox, NDArray[np.float32]], None]
+
 Part = int | str
+
+_BLOCK = 1 << 18  # numbers drawn by one generator; part of what a stream means
+_WORTH_THREADS = 1 << 20  # numbers; torch's own threads, which wait for work at full speed, are in the way of fewer
 
 
 class Stream:
@@ -73,23 +83,15 @@ class Stream:
         """Return a NumPy generator at the start of this stream."""
         import numpy as np
 
-        return np.random.Generator(np.random.Philox(key=self.key))
+        return np.random.Generator(_philox(self.key))
 
     def normal(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return standard normal numbers, float32, of the given shape."""
-        import numpy as np
-
-        return self.generator().standard_normal(shape, dtype=np.float32)
+        return draw("normal", [(self, shape)])[0]
 
     def laplace(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return numbers of the Laplace distribution of scale 1 (mean absolute value 1, std sqrt(2)), float32."""
-        import numpy as np
-
-        # The difference of two independent exponentials of rate 1; unlike Generator.laplace this has a float32 path.
-        generator = self.generator()
-        numbers = generator.standard_exponential(shape, dtype=np.float32)
-        numbers -= generator.standard_exponential(shape, dtype=np.float32)
-        return numbers
+        return draw("laplace", [(self, shape)])[0]
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """Return a random order of ``range(n)``, int64."""
@@ -122,6 +124,98 @@ class Stream:
         words = state.numpy().view(np.uint64)
         words[3:627] = self.generator().integers(0, 2**32, size=624, dtype=np.uint64)
         return state
+
+
+def draw(kind: str, requests: Sequence[tuple[Stream, tuple[int, ...]]]) -> list[NDArray[np.float32]]:
+    """Draw for several streams at once, in a few threads; the numbers are those that each stream gives by itself.
+
+    Arrays are filled in blocks of 2^18 numbers. Block i comes from the generator of its stream jumped ahead i times,
+    by 2^128 numbers each, so the number of threads does not matter.
+
+    Args:
+        kind: ``"normal"`` or ``"laplace"``, as the methods of :class:`Stream`.
+        requests: streams and shapes.
+    """
+    import numpy as np
+
+    if not requests:
+        return []
+    sizes = [math.prod(shape) for _, shape in requests]
+    memory = np.split(np.empty(sum(sizes), dtype=np.float32), np.cumsum(sizes)[:-1])
+    arrays = [part.reshape(shape) for part, (_, shape) in zip(memory, requests, strict=True)]
+    blocks: list[tuple[np.random.Philox, NDArray[np.float32]]] = []
+    for (stream, _), array in zip(requests, arrays, strict=True):
+        flat, philox = array.reshape(-1), _philox(stream.key)
+        for number in range(-(-len(flat) // _BLOCK)):
+            block = flat[number * _BLOCK : (number + 1) * _BLOCK]
+            blocks.append((philox.jumped(number) if number else philox, block))
+    in_threads(_FILL[kind], blocks, threads=1 if sum(sizes) < _WORTH_THREADS else None)
+    return arrays
+
+
+def _philox(key: int) -> np.random.Philox:
+    """Return ``Philox(key=key)``, without the system's entropy that this would ask for and not use."""
+    import numpy as np
+
+    return np.random.Philox(_key_sequence()(key))  # type: ignore[arg-type]
+
+
+@cache
+def _key_sequence() -> Callable[[int], ISeedSequence]:
+    import numpy as np
+    from numpy.random.bit_generator import ISeedSequence
+
+    class KeySequence(ISeedSequence):
+        """What seeds a Philox generator with a key as it is."""
+
+        def __init__(self, key: int) -> None:
+            self.key = key
+
+        def generate_state(self, n_words: int, dtype: object = np.uint32) -> NDArray[np.uint64]:
+            return np.array([self.key % 2**64, self.key >> 64], dtype=np.uint64)
+
+    return KeySequence
+
+
+def _fill_normal(philox: np.random.Philox, numbers: NDArray[np.float32]) -> None:
+    """Box and Muller (1958) on 32-bit uniform numbers: magnitudes up to 6.8; three times as fast as rejection."""
+    import numpy as np
+
+    half = -(-len(numbers) // 2)
+    bits = _bits(philox, 2 * half)
+    radius = bits[:half].astype(np.float32)
+    radius += 0.5
+    radius *= 2**-32
+    np.log(radius, out=radius)
+    radius *= -2
+    np.sqrt(radius, out=radius)
+    angle = bits[half:].view(np.int32).astype(np.float32)
+    angle *= math.pi * 2**-31
+    numbers[half:] = np.sin(angle[: len(numbers) - half])
+    numbers[half:] *= radius[: len(numbers) - half]
+    np.cos(angle, out=numbers[:half])
+    numbers[:half] *= radius
+
+
+def _fill_laplace(philox: np.random.Philox, numbers: NDArray[np.float32]) -> None:
+    """A sign and the logarithm of a 31-bit uniform number: magnitudes up to 22."""
+    import numpy as np
+
+    bits = _bits(philox, len(numbers))
+    numbers[:] = bits >> 1
+    numbers += 0.5
+    numbers *= 2**-31
+    np.log(numbers, out=numbers)
+    np.negative(numbers, out=numbers, where=(bits & 1).astype(bool))
+
+
+def _bits(philox: np.random.Philox, n: int) -> NDArray[np.uint32]:
+    """Return ``n`` random 32-bit words, the same on machines of either byte order."""
+    words = philox.random_raw(-(-n // 2)).astype("<u8", copy=False)
+    return words.view("<u4")[:n].astype("=u4", copy=False)
+
+
+_FILL: dict[str, Fill] = {"normal": _fill_normal, "laplace": _fill_laplace}
 
 
 def _checked(part: Part) -> Part:

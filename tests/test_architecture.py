@@ -12,13 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables"}
+GROUND = {"errors", "config", "times", "callables", "yamlfile"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
-    "rng": {"errors"},
+    "yamlfile": {"errors"},
+    "threads": set(),
+    "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
     "noise": GROUND | {"rng"},
@@ -27,6 +29,7 @@ MAY_IMPORT = {
     "data": GROUND | {"rng", "noise", "perturb", "results"},
     "train": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
     "evaluate": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
+    "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
     "cli": GROUND | {"noise", "train", "evaluate", "report", "demo"},

@@ -283,10 +283,24 @@ class TestTrain:
             (["--method.name", "rwp", "--method.noise.reference", "l3"], ["`reference`", "'l3'"]),
             (["--select.noise.name", "gaussin"], ["`noise`", "did you mean 'gaussian'?"]),
             (["--augment.crop", "-1"], ["`augment.crop`", ">= 0"]),
-            (["--method.name", "sam", "--method.noise.level", "0.3"], ["`method.noise`", "'rwp' only", "'sam'"]),
-            (["--method.noise.name", "laplace"], ["`method.noise`", "'rwp' only", "'sgd'"]),
-            (["--method.name", "rwp", "--method.rho", "0.1"], ["`method.rho`", "'sam' only", "'rwp'"]),
-            (["--method.perturbed_weight", "0.5"], ["`method.perturbed_weight`", "'rwp' only"]),
+            (
+                ["--method.name", "sam", "--method.noise.level", "0.3"],
+                ["`method.noise`", "rwp, arwp, was only", "'sam'"],
+            ),
+            (["--method.noise.name", "laplace"], ["`method.noise`", "rwp, arwp, was only", "'sgd'"]),
+            (["--method.name", "rwp", "--method.rho", "0.1"], ["`method.rho`", "sam, asam only", "'rwp'"]),
+            (["--method.draws", "abc"], ["`method.draws`", "int or null", "'abc'"]),
+            (["--method.name", "was", "--method.noise.name", "gaussian"], ["KernelTransform"]),
+            (["--method.name", "rwp", "--method.noise.name", "kernels"], ["kernels", "'was' only"]),
+            (["--method.name", "sam", "--method.schedule.name", "linear", "--method.schedule.steps", "0"], ["`steps`"]),
+            (
+                ["--method.name", "rwp", "--method.two_batches", "true"],
+                ["`method.two_batches`", "perturbed_weight < 1"],
+            ),
+            (["--checkpoint-minutes", "-1"], ["`checkpoint-minutes`", ">= 0"]),
+            (["--resume"], ["to hold a training to resume"]),
+            (["--device", "meta"], ["`device`", "holds no numbers"]),
+            (["--method.perturbed_weight", "0.5"], ["`method.perturbed_weight`", "sam, asam, rwp, arwp, was only"]),
         ],
         ids=lambda v: " ".join(v) if v and v[0].startswith("--") else "",
     )
@@ -295,6 +309,27 @@ class TestTrain:
         for word in words:
             assert word in line, line
         assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("method: [rwp]", "`method`"),
+            ("method: {name: rwp, schedule: null}", "`method.schedule`"),
+            ("method: {name: rwp}\nmethod: {name: sam}", "'method' twice"),
+            ("out: elsewhere", "`out`"),
+            ("model_args: {1: 2}", "`model_args`"),
+            ("", "nothing"),
+        ],
+    )
+    def test_a_file_that_means_nothing(self, run, tmp_path, text, said):
+        (tmp_path / "bad.yaml").write_text(text)
+        assert said in refused(run(*training(tmp_path, "--config", str(tmp_path / "bad.yaml"))))
+        assert not (tmp_path / "run").exists()
+
+    def test_options_replace_what_the_file_says_wherever_they_stand(self, run, tmp_path):
+        (tmp_path / "c.yaml").write_text("model: digits-mlp\ndata: digits\nepochs: 3\n")
+        line = refused(run("train", "--epochs", "0", "--config", tmp_path / "c.yaml", "--out", tmp_path / "run"))
+        assert "`epochs`" in line
 
     def test_a_misspelt_key_in_the_file(self, run, tmp_path):
         (tmp_path / "bad.yaml").write_text("model: digits-mlp\ndata: digits\nmetod: {name: sam}\n")

@@ -265,18 +265,19 @@ def test_weights_are_restored_if_noise_fails_halfway(model, error):
     assert bits(model) == before
 
 
-def test_weights_are_restored_if_a_second_interrupt_strikes_while_they_are(model, monkeypatch):
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_weights_are_restored_if_a_second_interrupt_strikes_while_they_are(model, error, monkeypatch):
     before, copies = bits(model), []
     copy = torch.Tensor.copy_
 
     def interrupted(self, *arguments):
         copies.append(0)
         if len(copies) == len(CROSSBAR) + 3:
-            raise KeyboardInterrupt
+            raise error
         return copy(self, *arguments)
 
     monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
-    with pytest.raises(KeyboardInterrupt), perturbed(model, NOISE):
+    with pytest.raises(error), perturbed(model, NOISE):
         pass
     monkeypatch.undo()
     assert bits(model) == before

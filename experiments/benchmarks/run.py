@@ -8,15 +8,14 @@ all of them. Timings in ms or s are of this machine and this moment; the ratios 
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import torch
+from timing import medians, show
 from torch import nn
-from torch.nn.functional import cross_entropy
+from training import training
 
 import noiserobust as nr
 from noiserobust.data.arrays import ArrayData
@@ -26,28 +25,6 @@ from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.montecarlo import Plan, Subject, parse_levels, run
 from noiserobust.models.registry import build_model
 from noiserobust.perturb import displaced, find_sites, noisy_weights
-
-ROUNDS = 7
-
-
-def medians(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Return the median seconds of each task; the tasks take turns, the first round does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for number in range(rounds + 1):
-        for name, task in tasks.items():
-            start = time.perf_counter()
-            task()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def show(title: str, seconds: dict[str, float], baseline: str, unit: str = "ms") -> None:
-    """Print seconds and their ratio to the baseline."""
-    print(f"\n{title}")
-    scale = 1000 if unit == "ms" else 1
-    for name, value in seconds.items():
-        print(f"  {name:<44} {value * scale:9.1f} {unit}   {value / seconds[baseline]:6.2f} x")
 
 
 def command_line() -> None:
@@ -114,33 +91,6 @@ def evaluation() -> None:
         "plain loop, batch 500, contiguous": lambda: bare(model, x.split(500)),
     }
     show("Evaluation: ResNet-20, 2,000 images, fp32", medians(tasks), "bare forward, same batches and layout")
-
-
-def training() -> None:
-    """Time an optimizer step of each method."""
-    x, y = torch.rand(128, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.randint(10, (128,))
-    methods = {
-        "SGD": None,
-        "RWP (one pass)": nr.RWP(nr.GaussianNoise(0.05)),
-        "RWP, mixed (two passes)": nr.RWP(nr.GaussianNoise(0.01, reference="l2"), perturbed_weight=0.5),
-        "SAM (two passes)": nr.SAM(0.05),
-    }
-
-    def step(method: nr.SAM | nr.RWP | None) -> Callable[[], object]:
-        model = build_model("resnet20").to(memory_format=torch.channels_last)
-        base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        optimizer = nr.PerturbedOptimizer(base, method, model) if method else base
-
-        def closure() -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = cross_entropy(model(x), y)
-            loss.backward()
-            return loss
-
-        return lambda: optimizer.step(closure)
-
-    seconds = medians({name: step(method) for name, method in methods.items()})
-    show("Training: a step of ResNet-20, batch 128, fp32", seconds, "SGD")
 
 
 def main() -> None:

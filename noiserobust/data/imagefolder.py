@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from noiserobust.data.arrays import ArrayData, check_memory
+from noiserobust.data.resize import ResizeCrop, split_options
 from noiserobust.errors import InvalidValueError, MissingFileError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def load_imagefolder(path: str | Path, split: str) -> ArrayData:
     ``ImageFolder``. Hidden folders and files of other kinds than png, jpg, jpeg, bmp, webp are skipped.
 
     Args:
-        path: the folder.
+        path: the folder; ``DIR@size=S`` or ``DIR@size=S,resize=R`` for images of different sizes: each is scaled until
+            its shorter side is R pixels (by default S), then the S x S pixels in its middle are taken.
         split: ``train`` or ``test``; ``val`` and ``valid`` are taken for a missing ``test``.
 
     Returns:
@@ -42,9 +44,11 @@ def load_imagefolder(path: str | Path, split: str) -> ArrayData:
     Raises:
         MissingFileError: if the folder does not exist.
         InvalidValueError: if it has no classes, a class has no images, train and test have other classes, an image
-            cannot be read or is of another size than the first one, or the set does not fit into memory.
+            cannot be read or is (without ``@size``) of another size than the first one, or the set does not fit into
+            memory.
     """
-    root = Path(path)
+    folder_name, scale = split_options(str(path))
+    root = Path(folder_name)
     if not root.exists():
         raise MissingFileError(f"Expected a data folder {root}, but there is none")
     if not root.is_dir():
@@ -60,8 +64,8 @@ def load_imagefolder(path: str | Path, split: str) -> ArrayData:
                 f"Expected {folder / name} to hold images ({', '.join(EXTENSIONS)}), but there are none"
             )
     labels = [label for label, members in enumerate(files) for _ in members]
-    x = torch.from_numpy(_decode([file for members in files for file in members], str(root)))
-    return ArrayData(x, torch.tensor(labels), f"imagefolder:{root}", tuple(classes))
+    x = torch.from_numpy(_decode([file for members in files for file in members], str(root), scale))
+    return ArrayData(x, torch.tensor(labels), f"imagefolder:{path}", tuple(classes))
 
 
 def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
@@ -100,20 +104,20 @@ def _images(folder: Path) -> Iterator[str]:
         yield from (os.path.join(base, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS))
 
 
-def _decode(files: list[str], name: str) -> NDArray[np.uint8]:
+def _decode(files: list[str], name: str, scale: ResizeCrop | None) -> NDArray[np.uint8]:
     from PIL import Image
 
     with warnings.catch_warnings():
         # Pillow only warns below twice its limit of pixels.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        first = _read(files[0])
+        first = _read(files[0], scale)
         height, width, _ = first.shape
         check_memory(len(files) * first.nbytes, name)
         pixels = np.empty((len(files), 3, height, width), dtype=np.uint8)
 
         def fill(start: int) -> None:
             for index in range(start, min(start + _CHUNK, len(files))):
-                pixels[index] = _read(files[index], (width, height), files[0]).transpose(2, 0, 1)
+                pixels[index] = _read(files[index], scale, (width, height), files[0]).transpose(2, 0, 1)
 
         # Pillow decodes without the interpreter lock. Results are taken in order, so the first bad file is named.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -122,21 +126,24 @@ def _decode(files: list[str], name: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _read(file: str, size: tuple[int, int] | None = None, first: str = "") -> NDArray[np.uint8]:
-    """Return one image, H x W x 3, of ``size`` (width, height) if that is given."""
+def _read(
+    file: str, scale: ResizeCrop | None, size: tuple[int, int] | None = None, first: str = ""
+) -> NDArray[np.uint8]:
+    """Return one image, H x W x 3, scaled, or else of ``size`` (width, height) if that is given."""
     from PIL import Image
 
     # Any exception at all means a bad file: Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            if size is not None and image.size != size:
+            if scale is None and size is not None and image.size != size:
                 raise InvalidValueError(
                     f"Expected all images to have one size, but {first} has {size[0]}x{size[1]} and {file} has "
-                    f"{image.size[0]}x{image.size[1]}"
+                    f"{image.size[0]}x{image.size[1]}; imagefolder:DIR@size=S scales and crops them to S x S"
                 )
             if image.mode in _DEEP_MODES:
                 raise InvalidValueError(f"Expected images of 8 bits a channel, but {file} has mode {image.mode!r}")
-            return np.asarray(image.convert("RGB"))
+            rgb = image.convert("RGB")
+            return np.asarray(scale(rgb) if scale else rgb)
     except InvalidValueError:
         raise
     except Exception as error:

@@ -90,6 +90,9 @@ NORMALIZATIONS: Mapping[str, Normalize] = MappingProxyType(
         # CIFAR-10 some code uses (0.2023, 0.1994, 0.2010) instead, the mean over images of the std within an image.
         "cifar10": Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         "cifar100": Normalize((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        # Mean and std over all pixels of the 60,000 training images of each.
+        "mnist": Normalize((0.1307,), (0.3081,)),
+        "fashion-mnist": Normalize((0.2860,), (0.3530,)),
         # Over all pixels of the 1,000 training images of the built-in digits (tests recompute it).
         "digits": Normalize((0.3050,), (0.3757,)),
     }

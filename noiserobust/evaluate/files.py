@@ -54,8 +54,16 @@ class EvaluateConfig:
     batch_size: int | None = None
 
 
-def evaluate_files(config: EvaluateConfig, out: Path, *, progress: bool = False) -> EvaluationResult:
+def evaluate_files(
+    config: EvaluateConfig, out: Path, *, download: bool = False, progress: bool = False
+) -> EvaluationResult:
     """Evaluate weights files into a folder.
+
+    Args:
+        config: what, on what, under which noise.
+        out: folder; finished draws of the same configuration are kept.
+        download: whether to fetch data of a known data set that are not there.
+        progress: whether to show a progress bar on a terminal.
 
     Raises:
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
@@ -68,9 +76,8 @@ def evaluate_files(config: EvaluateConfig, out: Path, *, progress: bool = False)
         fit_weights(model, file)  # all are checked before the first is evaluated
     subjects = _subjects(files, model, config.method)
     normalize = config.normalize or _trained_normalize(files) or "auto"
-    forward = make_forward(
-        load_data(config.data, "test"), normalize, config.device, config.precision, config.batch_size
-    )
+    data = load_data(config.data, "test", download=download)
+    forward = make_forward(data, normalize, config.device, config.precision, config.batch_size)
     weights = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
         for s, w in zip(subjects, files, strict=True)

@@ -30,7 +30,8 @@ def held_out_score(
         train_seed: which of several trainings this is.
         device: where to compute.
     """
-    forward = Forward(data, normalize, device, config.precision)
+    precision = "bf16" if config.precision == "bf16" else "fp32"  # fp16 is for gradients that are scaled
+    forward = Forward(data, normalize, device, precision)
     noise = noise_from_config(config.selection_noise)
     bank = [Stream(config.seed, "select", train_seed, draw) for draw in range(config.select.draws)]
 

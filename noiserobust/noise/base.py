@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -53,6 +54,16 @@ class Noise(ABC):
             raise InvalidValueError(f"Expected no settings beside the level of {self.name} noise, but got {key!r}")
         return self
 
+    def weakened(self, strength: float) -> Noise:
+        """Return the noise at a share of its strength, as schedules of a training ask for it.
+
+        By default this is a share of the level; a noise whose level is no strength says otherwise.
+
+        Args:
+            strength: finite, >= 0; 1 leaves the noise as it is, 0 is no noise.
+        """
+        return self if strength == 1 else self.at(self.level * strength)
+
     @abstractmethod
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return a noisy copy of a weight.
@@ -65,6 +76,36 @@ class Noise(ABC):
         Returns:
             Detached tensor of the same shape, dtype and device.
         """
+
+    def draw(self, requests: Sequence[tuple[Stream, tuple[int, ...]]]) -> Sequence[Tensor | None]:
+        """Return random numbers for several weights at once, to be handed to :meth:`perturb_`, or None for each.
+
+        Args:
+            requests: stream and shape of each weight.
+        """
+        return [None] * len(requests)
+
+    def perturb_(
+        self,
+        weight: Tensor,
+        stream: Stream,
+        view: FilterView = FILTERS,
+        drawn: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> None:
+        """Do what :meth:`perturb` does, in place.
+
+        Args:
+            weight: as for :meth:`perturb`; changed.
+            stream: as for :meth:`perturb`.
+            view: as for :meth:`perturb`.
+            drawn: what :meth:`draw` returned for this stream.
+            gain: factor of the error, of a shape that broadcasts to that of the weight; 1 by default.
+        """
+        exact = check_weight(weight)
+        noisy = self.perturb(weight if gain is None else exact, stream, view)
+        with torch.no_grad():
+            weight.copy_(noisy if gain is None else torch.addcmul(exact, noisy - exact, gain.to(exact.dtype)))
 
     def describe(self) -> dict[str, Any]:
         """Return all but the level that determines the noise, JSON-able; results are continued only if it is the same.

@@ -100,6 +100,10 @@ class DeviceNoise(Noise):
         """Return the same device with settings that replace the profile's, as in :meth:`from_profile`."""
         return replace(self, profile=self.profile.with_overrides(**settings))
 
+    def weakened(self, strength: float) -> Noise:
+        """Return this device with its errors multiplied by ``strength``; its level is a time, not a strength."""
+        return self if strength == 1 else _Weakened(self, strength)
+
     def describe(self) -> dict[str, Any]:
         """Return the profile's name and all its settings."""
         return {"kind": "device", "profile": self.profile.name, **self.profile.settings()}
@@ -170,3 +174,33 @@ class DeviceNoise(Noise):
             read_noise_scale=p["read_noise_scale"],
             drift_scale=p["drift_scale"],
         )
+
+
+@dataclass(frozen=True)
+class _Weakened(Noise):
+    """``w + strength * (device(w) - w)``."""
+
+    device: DeviceNoise
+    strength: float
+    level_name: ClassVar[str] = "t"
+
+    @property
+    def name(self) -> str:
+        return f"{self.strength:g}*{self.device.name}"
+
+    @property
+    def level(self) -> float:
+        return self.device.t
+
+    def at(self, level: str | float) -> Self:
+        return replace(self, device=self.device.at(level))
+
+    def parse_level(self, text: str | float) -> float:
+        return self.device.parse_level(text)
+
+    def weakened(self, strength: float) -> Noise:
+        return replace(self, strength=self.strength * strength)
+
+    def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
+        exact = check_weight(weight)
+        return torch.lerp(exact, self.device.perturb(exact, stream, view), self.strength).to(weight.dtype)

@@ -35,6 +35,12 @@ class FilterView:
         matrix: Tensor = grouped.transpose(1, 2).flatten(0, 1).flatten(1)
         return matrix
 
+    def rows(self, weight: Tensor) -> Tensor:
+        """Return :meth:`matrix` with the inputs of each filter in any order: a view of the channels-last layout too."""
+        if weight.ndim == 4 and not self.transposed and weight.is_contiguous(memory_format=torch.channels_last):
+            return weight.permute(0, 2, 3, 1).flatten(1)
+        return self.matrix(weight)
+
     def spread(self, scale: Tensor, shape: torch.Size) -> Tensor:
         """Return one number a filter or a weight in a form that broadcasts to the weight's own ``shape``.
 

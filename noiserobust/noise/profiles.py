@@ -16,7 +16,6 @@ import yaml
 
 from noiserobust.errors import (
     InvalidValueError,
-    MissingFileError,
     NoiseRobustError,
     check_choice,
     check_integer,
@@ -26,6 +25,7 @@ from noiserobust.errors import (
 )
 from noiserobust.noise.reference import GRANULARITIES, Tile
 from noiserobust.times import parse_time
+from noiserobust.yamlfile import read_yaml
 
 COMPENSATIONS = ("none", "global")
 
@@ -170,25 +170,6 @@ def load_profile(spec: str | Path) -> Profile:
         raise unknown_name("profile", text, profile_names())
     content = resources.files("noiserobust_hardware_profiles").joinpath(f"{text}.yaml").read_text(encoding="utf-8")
     return parse_profile(yaml.safe_load(content), f"profile {text}")
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file safely: plain data only, no tags that build objects.
-
-    Raises:
-        MissingFileError: if there is no such file.
-        InvalidValueError: if it is not UTF-8 YAML of plain data.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except OSError as error:
-        raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        # PyYAML lets errors of Python's own pass: 2021-13-45 is a ValueError, `!!bool x` a KeyError.
-        reason = " ".join(str(error).split())
-        raise InvalidValueError(f"Expected {path} to be YAML of plain data, but got: {reason}") from None
 
 
 def parse_profile(content: Any, where: str) -> Profile:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -16,7 +14,7 @@ from noiserobust.errors import check_choice, check_number, unknown_name
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.reference import GRANULARITIES, REFERENCES, Tile, check_tile, reference_scale
-from noiserobust.rng import Stream
+from noiserobust.rng import Stream, draw
 
 
 @dataclass(frozen=True)
@@ -36,17 +34,14 @@ class ScaledNoise(Noise):
     tile: Tile = field(default=(512, 512), kw_only=True)
 
     kind: ClassVar[str]
+    unit_noise: ClassVar[str]
+    """The distribution of z, as :func:`noiserobust.rng.draw` knows it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, self.level_name, check_number(self.level_name, self.level, minimum=0))
         check_choice("reference", self.reference, REFERENCES)
         check_choice("granularity", self.granularity, GRANULARITIES)
         object.__setattr__(self, "tile", check_tile(self.tile))
-
-    @staticmethod
-    @abstractmethod
-    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the noise of level 1 and scale 1."""
 
     @property
     def name(self) -> str:
@@ -83,13 +78,57 @@ class ScaledNoise(Noise):
 
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return ``weight + level * scale * z``; see :meth:`Noise.perturb`. Level 0 gives an exact copy."""
+        noisy = check_weight(weight).clone()
+        self._add_to(noisy, stream, view)
+        return noisy.to(weight.dtype)
+
+    def draw(self, requests: Sequence[tuple[Stream, tuple[int, ...]]]) -> Sequence[Tensor | None]:
+        """Return ``z`` for several weights; see :meth:`Noise.draw`."""
+        if self.level == 0 or self._is_overridden:
+            return super().draw(requests)
+        return [torch.from_numpy(numbers) for numbers in draw(self.unit_noise, requests)]
+
+    def perturb_(
+        self,
+        weight: Tensor,
+        stream: Stream,
+        view: FilterView = FILTERS,
+        drawn: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> None:
+        """Do what :meth:`perturb` does, in place and without a copy where the dtype allows."""
+        if self._is_overridden:
+            super().perturb_(weight, stream, view, drawn, gain)
+            return
         exact = check_weight(weight)
-        if self.level == 0 or weight.numel() == 0:
-            return weight.detach().clone()
-        matrix = view.matrix(exact)
-        scale = view.spread(reference_scale(matrix, self.reference, self.granularity, self.tile), weight.shape)
-        noise = torch.from_numpy(self._unit_noise(stream, tuple(weight.shape))).to(weight.device)
-        return torch.addcmul(exact, self.level * scale, noise.to(exact.dtype)).to(weight.dtype)
+        self._add_to(exact, stream, view, drawn, gain)
+        if exact.dtype != weight.dtype:
+            with torch.no_grad():
+                weight.copy_(exact)
+
+    @property
+    def _is_overridden(self) -> bool:
+        """Whether a subclass has a ``perturb`` of its own, which then says what the noise is."""
+        return type(self).perturb is not ScaledNoise.perturb
+
+    def _add_to(
+        self,
+        exact: Tensor,
+        stream: Stream,
+        view: FilterView,
+        drawn: Tensor | None = None,
+        gain: Tensor | None = None,
+    ) -> None:
+        if self.level == 0 or exact.numel() == 0:
+            return
+        # The largest magnitude is the same in any order: the weights are read as they lie in memory.
+        unordered = self.reference == "max" and self.granularity == "filter"
+        matrix = view.rows(exact) if unordered else view.matrix(exact)
+        scale = view.spread(reference_scale(matrix, self.reference, self.granularity, self.tile), exact.shape)
+        if drawn is None:
+            drawn = torch.from_numpy(draw(self.unit_noise, [(stream, tuple(exact.shape))])[0])
+        strength = self.level * scale if gain is None else self.level * scale * gain.to(exact.dtype)
+        exact.addcmul_(strength, drawn.to(exact.device, exact.dtype))
 
 
 @dataclass(frozen=True)
@@ -112,10 +151,7 @@ class GaussianNoise(ScaledNoise):
     sigma: float
     kind: ClassVar[str] = "gaussian"
     level_name: ClassVar[str] = "sigma"
-
-    @staticmethod
-    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return stream.normal(shape)
+    unit_noise: ClassVar[str] = "normal"
 
 
 @dataclass(frozen=True)
@@ -134,10 +170,7 @@ class LaplaceNoise(ScaledNoise):
     b: float
     kind: ClassVar[str] = "laplace"
     level_name: ClassVar[str] = "b"
-
-    @staticmethod
-    def _unit_noise(stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return stream.laplace(shape)
+    unit_noise: ClassVar[str] = "laplace"
 
 
 SCALED_NOISES: dict[str, type[GaussianNoise] | type[LaplaceNoise]] = {

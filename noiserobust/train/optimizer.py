@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noiserobust.errors import InvalidValueError, StateError, check_integer
+from noiserobust.errors import InvalidValueError, StateError, check_integer, check_number
 from noiserobust.rng import Stream
-from noiserobust.train.batchnorm import kept_statistics
+from noiserobust.train.clipping import WeightClip
+from noiserobust.train.distributed import check_whole
 from noiserobust.train.method import Method
-
-Closure = Callable[[], Tensor]
+from noiserobust.train.passes import Closure, Passes
+from noiserobust.train.schedules import Constant, Schedule
 
 _ENTRY = "noiserobust"  # of the state dict, beside those of the base optimizer
 
@@ -28,14 +29,26 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     Args:
         base: any optimizer of dense parameters.
         method: :class:`~noiserobust.train.sam.SAM`, :class:`~noiserobust.train.rwp.RWP` or another method.
-        model: the module whose weights are perturbed, and whose normalisation statistics are protected: they see the
-            clean pass, or the only pass of a method that has none.
+        model: the module whose weights are perturbed, as it is called in the closure (DistributedDataParallel
+            included), and whose normalisation statistics are protected: they see the clean pass, or the first pass of
+            a method that has none.
+        schedule: strength of the perturbation over the steps; constant by default.
+        total_steps: of the whole training, >= 1; for schedules over a fraction of it.
+        max_grad_norm: limit of the norm of the gradient that updates, > 0; that of a first pass is never clipped.
+        weight_clip: limits the weights in the crossbar after each step.
+        scaler: the ``torch.amp.GradScaler`` with which the closure scales its losses. ``step`` then unscales, skips
+            updates that are not finite, and updates the scaler.
+        same_dropout: whether all passes of a step see the same random numbers of torch's global generators, dropout
+            masks among them. Only with closures.
+        split_ranks: whether, of the ranks of a DistributedDataParallel, even ones compute the clean gradient and odd
+            ones the perturbed gradient of a mixed method, each in one pass, at the same time. Only with closures.
         seed: root seed of the noise.
         train_seed: which of several trainings this is.
 
     Raises:
-        InvalidValueError: if the base is no optimizer of the model's parameters or takes several gradients a step, the
-            method is none, or its noise finds no weight in the model.
+        InvalidValueError: if an argument is out of range, the base is no optimizer of the model's parameters or takes
+            several gradients a step, the noise finds no weight in the model, or parameters are sharded.
+        StateError: if ``split_ranks`` is asked for outside a process group.
 
     Two ways to use it::
 
@@ -54,6 +67,13 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         method: Method,
         model: nn.Module,
         *,
+        schedule: Schedule | None = None,
+        total_steps: int | None = None,
+        max_grad_norm: float | None = None,
+        weight_clip: WeightClip | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+        same_dropout: bool = False,
+        split_ranks: bool = False,
         seed: int = 0,
         train_seed: int = 0,
     ) -> None:
@@ -68,15 +88,27 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             )
         if not isinstance(method, Method):
             raise InvalidValueError(f"Expected `method` to be a method such as SAM(0.05), but got {method!r}")
+        self.schedule = Constant() if schedule is None else schedule
+        if not isinstance(self.schedule, Schedule):
+            raise InvalidValueError(f"Expected `schedule` to be one such as LinearRamp(1000), but got {schedule!r}")
+        if total_steps is not None:
+            check_integer("total_steps", total_steps, minimum=1)
+        self.schedule.check(total_steps)
+        if max_grad_norm is not None:
+            check_number("max_grad_norm", max_grad_norm, above=0)
+        check_whole(model, model.parameters())
         super().__init__(base.param_groups, base.defaults)
         self.base = base
         self.method = method
         self.model = model
+        self.total_steps = total_steps
+        self.max_grad_norm = max_grad_norm
+        self.weight_clip = weight_clip
+        self.scaler = scaler
         self.steps = 0
         self._seed_noise(seed, train_seed)
-        self._sites = method.sites(model)
-        self._is_perturbed = False
-        self._has_gradient = False
+        self._clipped = weight_clip.sites(model) if weight_clip else []
+        self._passes = Passes(model, method, self, scaler=scaler, same_dropout=same_dropout, split_ranks=split_ranks)
 
     # Optimizer.__init__ sets up groups and state of its own before there is a base; they are not wanted.
 
@@ -104,62 +136,83 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     def _has_base(self) -> bool:
         return "base" in vars(self)
 
+    @property
+    def strength(self) -> float:
+        """Share of the method's full strength at the step to come."""
+        return self.schedule(self.steps, self.total_steps)
+
     @contextmanager
     def perturbed(self) -> Iterator[None]:
         """Move the weights to where the next update's gradient is taken; afterwards put them back bit for bit.
 
         On entry the gradients present are the clean ones, if the method needs them; on exit the gradients are those
-        of the update.
+        of the update. A method with several draws a step has one block for each.
 
         Raises:
-            StateError: if it is entered twice, or the method needs a clean gradient and there is none.
+            StateError: if it is entered inside itself or more often than the method has draws, or the method needs a
+                clean gradient and there is none, or the settings ask for closures.
         """
-        if self._is_perturbed:
-            raise StateError("Expected `perturbed` to be entered once a step, but it was entered inside itself")
-        clean = self._take_clean_gradients()
-        # With a clean pass the running statistics have seen this batch already, at the weights that matter.
-        statistics = kept_statistics(self.model) if self.method.needs_clean_gradient else nullcontext()
-        self._is_perturbed, self._has_gradient = True, False
-        try:
-            with statistics, self.method.displace(self._sites, list(clean), self._stream.child(self.steps)):
-                self.zero_grad()
-                yield
-        finally:
-            self._is_perturbed = False
-        self._mix(clean)
-        self._has_gradient = True
+        with self._passes.by_hand(self._noise, self.strength):
+            yield
 
-    def step(self, closure: Closure | None = None) -> Tensor | None:  # type: ignore[override]
+    def step(  # type: ignore[override]
+        self,
+        closure: Closure | Sequence[Closure] | None = None,
+        perturbed_closure: Closure | Sequence[Closure] | None = None,
+    ) -> Tensor | None:
         """Run all passes of the method and update.
 
         Args:
-            closure: computes the loss of the batch, calls ``backward()`` on it and returns it; it is called once, or
-                twice by methods that need a clean gradient. Gradients are zeroed before each call. None after a
-                :meth:`perturbed` block.
+            closure: computes the loss of the batch, calls ``backward()`` on it and returns it; it is called once a
+                pass, and gradients are zeroed before each pass. Several closures are micro-batches of one step: the
+                gradient is the mean of theirs. None after :meth:`perturbed`.
+            perturbed_closure: the same of another batch, for the perturbed pass.
 
         Returns:
-            The clean loss; the loss at the perturbed weights for a method without a clean pass; None without closure.
+            The clean loss; the loss at the perturbed weights (the last draw's) for a method without a clean pass, and
+            on the noisy ranks of ``split_ranks``; None without closure. Of several closures, the mean.
 
         Raises:
-            StateError: without a closure and without a :meth:`perturbed` block before.
+            StateError: without a closure and without :meth:`perturbed` before.
         """
         loss = None
         if closure is None:
-            if not self._has_gradient:
-                raise StateError(
-                    "Expected `step` to get a closure or to follow `with opt.perturbed()`, but got neither"
-                )
+            self._passes.check_by_hand()
         else:
-            loss = self._run(closure)
-        self.base.step()
-        self.steps += 1
-        self._has_gradient = False
+            clean = _closures(closure)
+            noisy = clean if perturbed_closure is None else _closures(perturbed_closure)
+            loss = self._passes.run(clean, noisy, self._noise, self.strength)
+        self._update()
         return loss
 
+    def _update(self) -> None:
+        if self.scaler is not None:
+            self.scaler.unscale_(self.base)
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(list(self.parameters()), self.max_grad_norm)
+        if self.scaler is None:
+            self.base.step()
+        else:
+            self.scaler.step(self.base)
+            self.scaler.update()
+        if self.weight_clip is not None:
+            self.weight_clip.apply(self._clipped)
+        self.steps += 1
+        self._passes.forget()
+
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients of the base optimizer's parameters; a :meth:`perturbed` block before no longer counts."""
-        self.base.zero_grad(set_to_none)
-        self._has_gradient = False
+        """Reset the gradients of the base optimizer's parameters; :meth:`perturbed` before no longer counts.
+
+        In the closures of a step it does nothing, since gradients are zeroed already.
+        """
+        if not self._passes.running:
+            self.base.zero_grad(set_to_none)
+            self._passes.forget()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of all groups."""
+        for group in self.param_groups:
+            yield from group["params"]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group to the base optimizer."""
@@ -169,11 +222,15 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the base optimizer with one more entry, ``noiserobust``, from which the noise goes on.
 
+        The entry holds the number of steps, by which the schedule goes on too, the seeds, and what the method
+        remembers of past gradients.
+
         Raises:
             StateError: inside :meth:`perturbed`, where the weights beside it are not the model's own.
         """
         self._check_clean("state_dict")
-        own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1]}
+        memory = {name: value.clone() for name, value in self._passes.memory.items()}
+        own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1], "memory": memory}
         return {**self.base.state_dict(), _ENTRY: own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -188,7 +245,10 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         names = ("steps", "seed", "train_seed")
         _check_keys(f"state_dict[{_ENTRY!r}]", own, names)
         steps, seed, train_seed = (check_integer(name, own[name], minimum=0) for name in names)
+        memory = own.get("memory", {})
+        self._passes.check_memory(memory)
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != _ENTRY})
+        self._passes.load_memory(memory)
         self.steps = steps
         self._seed_noise(seed, train_seed)
 
@@ -200,53 +260,27 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         """
         self._check_clean("copy or pickle")
         # Not all attributes: a scheduler's patch of `step` would make the copy step this optimizer.
-        names = ("defaults", "base", "method", "model", "steps", "_stream", "_sites", "_is_perturbed", "_has_gradient")
+        own = ("steps", "schedule", "total_steps", "max_grad_norm", "weight_clip", "scaler")
+        names = ("defaults", "base", "method", "model", *own, "_stream", "_clipped", "_passes")
         return {name: getattr(self, name) for name in names}
 
     def _check_clean(self, what: str) -> None:
-        if self._is_perturbed:
+        if self._passes.perturbed:
             raise StateError(f"Expected `{what}` to be called at the clean weights, but they are perturbed")
 
     def _seed_noise(self, seed: int, train_seed: int) -> None:
         self._stream = Stream(seed, "train", train_seed)
 
-    def _run(self, closure: Closure) -> Tensor:
-        clean_loss = None
-        if self.method.needs_clean_gradient:
-            self.zero_grad()
-            with torch.enable_grad():
-                clean_loss = closure()
-        with self.perturbed(), torch.enable_grad():
-            loss = closure()
-            if all(p.grad is None for p in self._parameters()):
-                raise StateError("Expected the closure to call `backward()` on its loss, but there is no gradient")
-        return loss if clean_loss is None else clean_loss
+    @property
+    def _noise(self) -> Stream:
+        return self._stream.child(self.steps)
 
-    def _parameters(self) -> Iterator[nn.Parameter]:
-        for group in self.param_groups:
-            yield from group["params"]
 
-    def _take_clean_gradients(self) -> dict[nn.Parameter, Tensor]:
-        if not self.method.needs_clean_gradient:
-            return {}
-        clean = {p: p.grad for p in self._parameters() if p.grad is not None}
-        if not clean:
-            raise StateError(
-                f"Expected a clean gradient before `perturbed` of {type(self.method).__name__}, but there is none; "
-                "call `loss.backward()` first"
-            )
-        return clean
-
-    def _mix(self, clean: dict[nn.Parameter, Tensor]) -> None:
-        share = self.method.perturbed_weight
-        if share == 1:
-            return
-        for parameter in self._parameters():
-            if parameter in clean:
-                mixed = clean[parameter].mul_(1 - share)
-                parameter.grad = mixed if parameter.grad is None else mixed.add_(parameter.grad, alpha=share)
-            elif parameter.grad is not None:
-                parameter.grad.mul_(share)
+def _closures(given: Closure | Sequence[Closure]) -> Sequence[Closure]:
+    closures = [given] if callable(given) else list(given) if isinstance(given, Sequence) else []
+    if not closures or not all(callable(c) for c in closures):
+        raise InvalidValueError(f"Expected `closure` to be a function or several, but got {given!r}")
+    return closures
 
 
 def _check_keys(name: str, mapping: object, keys: Sequence[str]) -> None:

@@ -1,26 +1,66 @@
-"""From settings to objects: method, optimizer, learning rate schedule."""
+"""From settings to objects: method, schedules, optimizer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from noiserobust.config import MethodConfig, OptimizerConfig
+from noiserobust.config import ClipConfig, MethodConfig, OptimizerConfig, ScheduleConfig
 from noiserobust.errors import InvalidValueError
-from noiserobust.noise.registry import noise_from_config
-from noiserobust.train.method import Method
+from noiserobust.noise.kernels import KernelTransform
+from noiserobust.noise.registry import KERNELS, noise_from_config
+from noiserobust.train.arwp import ARWP
+from noiserobust.train.augment import WeightAugmentation
+from noiserobust.train.clipping import WeightClip
+from noiserobust.train.method import Method, Unperturbed
 from noiserobust.train.rwp import RWP
-from noiserobust.train.sam import SAM
+from noiserobust.train.sam import ASAM, SAM
+from noiserobust.train.schedules import SCHEDULES, Schedule
 
 
-def build_method(config: MethodConfig) -> Method | None:
-    """Return the perturbative method, or None for plain SGD."""
+def build_method(config: MethodConfig) -> Method:
+    """Return the perturbative method.
+
+    Raises:
+        InvalidValueError: if a setting is out of range, or does not go with the noise.
+    """
     if config.name == "sgd":
-        return None
-    if config.name == "sam":
-        return SAM() if config.rho is None else SAM(config.rho)
+        return Unperturbed()
+    common: dict[str, Any] = {"perturbed_weight": config.perturbed_weight}
+    if config.name in ("sam", "asam"):
+        ascent = SAM if config.name == "sam" else ASAM
+        return ascent(**_given(rho=config.rho, per_micro_batch=config.per_micro_batch, **common))
+    common |= {"level_range": config.level_range and tuple(config.level_range), "draws": config.draws}
+    if config.name == "was":
+        noise = noise_from_config(config.noise, default=KERNELS)
+        return WeightAugmentation(**_given(noise=noise, gradient=config.gradient, **common))
     noise = noise_from_config(config.noise)
-    return RWP(noise) if config.perturbed_weight is None else RWP(noise, config.perturbed_weight)
+    if isinstance(noise, KernelTransform):
+        raise InvalidValueError(
+            f"Expected `method.noise` to be {KERNELS} with method.name 'was' only, but got {config.name!r}"
+        )
+    if config.name == "rwp":
+        return RWP(**_given(noise=noise, **common))
+    return ARWP(**_given(noise=noise, eta=config.eta, beta=config.beta, **common))
+
+
+def build_schedule(config: ScheduleConfig) -> Schedule:
+    """Return the schedule of the strength.
+
+    Raises:
+        InvalidValueError: if a setting is out of range.
+    """
+    settings = _given(steps=config.steps, fraction=config.fraction, start=config.start, power=config.power)
+    return SCHEDULES[config.name](**settings)
+
+
+def build_weight_clip(config: ClipConfig) -> WeightClip | None:
+    """Return the limit of the weights, or None."""
+    if config.weight_stds is None and config.weight_value is None:
+        return None
+    return WeightClip(config.weight_stds, config.weight_value)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
@@ -52,3 +92,8 @@ def build_lr_schedule(name: str, optimizer: optim.Optimizer, steps: int) -> LRSc
     # By default it would cycle the momentum too, over the one that was asked for.
     peaks = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, cycle_momentum=False)
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Return the settings that are not None; the others keep the defaults of the class."""
+    return {name: value for name, value in settings.items() if value is not None}

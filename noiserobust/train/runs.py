@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,20 +21,22 @@ from noiserobust.config import TrainConfig
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
-from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.errors import InvalidValueError, MissingFileError, check_integer, check_number
 from noiserobust.models.registry import build_model
 from noiserobust.models.scores import class_scores
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.registry import noise_from_config
 from noiserobust.results.files import make_folder, sha256, write_atomic, write_errors
 from noiserobust.results.manifest import environment
+from noiserobust.results.schema import MANIFEST_FILE
 from noiserobust.results.store import ResultFolder
 from noiserobust.rng import Stream
-from noiserobust.train.recipe import build_method
-from noiserobust.train.trainer import Epoch, Score, Trainer
+from noiserobust.train.checkpoint import CHECKPOINT_FILE, not_a_checkpoint, read_checkpoint, write_checkpoint
+from noiserobust.train.distributed import Ranks
+from noiserobust.train.recipe import build_method, build_schedule
+from noiserobust.train.trainer import Score, Trainer
 
 BEST_FILE, LAST_FILE, METRICS_FILE = "best.safetensors", "last.safetensors", "metrics.csv"
-BEST_SO_FAR_FILE = ".best.safetensors"  # hidden: `seed*/best.safetensors` must not find an unfinished seed
 
 MakeScore = Callable[[ArrayData, Normalize, TrainConfig, int, torch.device], Score]
 """Makes the measure of held-out accuracy for one train seed; the evaluator has it, the trainer does not import it."""
@@ -44,12 +49,17 @@ def train_seeds(
     *,
     make_score: MakeScore,
     device: torch.device,
+    ranks: Ranks | None = None,
+    resume: bool = False,
+    download: bool = False,
+    checkpoint_seconds: float = 300.0,
     progress: bool = False,
 ) -> list[Path]:
     """Train one model a train seed into ``out/seed<N>/``: ``best.safetensors``, ``last.safetensors``, ``metrics.csv``.
 
-    Seeds that are finished in an ``out`` of the same configuration are kept. A seed has its ``best.safetensors`` when
-    its training is over, not before.
+    Seeds that are finished in an ``out`` of the same configuration are kept, an unfinished one goes on from its last
+    checkpoint: on a CPU in fp32 to the very weights it would have had. A seed has its ``best.safetensors`` when its
+    training is over, not before.
 
     Args:
         config: the training.
@@ -57,6 +67,11 @@ def train_seeds(
         out: folder.
         make_score: makes the measure by which the best epoch is selected.
         device: where to compute.
+        ranks: which of several processes this is; the first writes, all need to see the same ``out``.
+        resume: whether ``out`` has to hold a training of this configuration already.
+        download: whether to fetch data of a known data set that are not there.
+        checkpoint_seconds: a checkpoint is written after each epoch and, by a single process, when the last one is at
+            least this old, >= 0.
         progress: whether to show a progress bar on a terminal.
 
     Returns:
@@ -70,11 +85,18 @@ def train_seeds(
         raise InvalidValueError(f"Expected `seeds` to be distinct integers >= 0, but got {list(seeds)!r}")
     for seed in seeds:
         check_integer("seeds", seed, minimum=0)
+    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    ranks = ranks or Ranks()
     # Everything that can be wrong with the settings is found before the first epoch.
     build_method(config.method)
+    build_schedule(config.method.schedule)
     noise_from_config(config.selection_noise)
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
-    data = load_data(config.data, "train")
+    if not ranks.leads:
+        ranks.wait()  # for what the first process downloads
+    data = load_data(config.data, "train", download=download)
+    if ranks.leads:
+        ranks.wait()
     if isinstance(data, DataLoader):
         raise InvalidValueError(
             f"Expected the training data {config.data} to be arrays (x, y), but got a DataLoader; use "
@@ -83,7 +105,7 @@ def train_seeds(
     _check_fits(_build(config, seeds[0]), data, normalize, device)
     configuration = {**config.as_dict(), "normalize": str(normalize), "data_sha256": data.sha256()}
     # Files that the configuration names count with their content.
-    noises = {config.selection_noise.name, config.method.noise.name}
+    noises = {config.selection_noise.name or "", config.method.noise.name or ""}
     code = {config.model: source_sha256(config.model)}
     files = {name: sha256(Path(name)) for name in sorted(noises) if name.endswith((".yaml", ".yml"))}
     configuration["files_sha256"] = {name: digest for name, digest in {**code, **files}.items() if digest}
@@ -93,20 +115,36 @@ def train_seeds(
         "normalize": str(normalize),
         "training_sha256": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest(),
     }
-    with ResultFolder(out, "training", configuration, environment({"device": str(device)})):
+    with _held(out, configuration, device, ranks, resume):
         rest, held_out = data, None
         if config.held_out:
             rest, held_out = data.split(config.held_out, Stream(config.seed, "held-out"))
         for seed in seeds:
-            folder = make_folder(out / f"seed{seed}")
+            folder = out / f"seed{seed}"
+            if ranks.leads:
+                make_folder(folder)
             results = [folder / name for name in (BEST_FILE, LAST_FILE)]  # in the order in which they are written
+            ranks.wait()
             if all(file.is_file() and file.stat().st_size for file in results):
                 continue
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
             model = _build(config, seed)
-            trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score)
-            _train(trainer, folder, metadata | {"train_seed": str(seed)}, progress)
+            trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score, ranks=ranks)
+            run = _Run(trainer, folder, metadata | {"train_seed": str(seed)}, checkpoint_seconds)
+            run.finish(progress and ranks.leads)
+            ranks.wait()
     return [out / f"seed{seed}" / BEST_FILE for seed in seeds]
+
+
+def _held(
+    out: Path, configuration: dict[str, object], device: torch.device, ranks: Ranks, resume: bool
+) -> AbstractContextManager[object]:
+    """Return a context in which the folder is this training's; only the first process holds it."""
+    if not ranks.leads:
+        return nullcontext()
+    if resume and not (out / MANIFEST_FILE).is_file():
+        raise MissingFileError(f"Expected {out} to hold a training to resume, but it does not")
+    return ResultFolder(out, "training", configuration, environment({"device": str(device), "processes": ranks.world}))
 
 
 def _build(config: TrainConfig, train_seed: int) -> nn.Module:
@@ -121,23 +159,77 @@ def _check_fits(model: nn.Module, data: ArrayData, normalize: Normalize, device:
         class_scores(model.to(device).eval(), x, torch.stack([data.y.min(), data.y.max()]))
 
 
-def _train(trainer: Trainer, folder: Path, metadata: dict[str, str], progress: bool) -> None:
-    config, seed = trainer.config, metadata["train_seed"]
-    with write_errors(folder):
-        # What a run left that was killed before it wrote the last weights; the first epoch overwrites the best so far.
-        (folder / BEST_FILE).unlink(missing_ok=True)
-    epochs: list[Epoch] = []
-    total = config.epochs * trainer.steps_per_epoch
-    with tqdm(
-        total=total, desc=f"{config.method_label} seed {seed}", unit="step", disable=None if progress else True
-    ) as bar:
-        for epoch in trainer.epochs(bar.update):
-            epochs.append(epoch)
-            bar.set_postfix(loss=f"{epoch.train_loss:.3f}", noisy=f"{epoch.held_out_perturbed_accuracy:.1f}%")
-            rows = pd.DataFrame([{"train_seed": seed, **e.as_row()} for e in epochs])
-            write_atomic(folder / METRICS_FILE, rows.to_csv(index=False))
-            if epoch.best:
-                write_weights(folder / BEST_SO_FAR_FILE, trainer.best_state, {**metadata, "epoch": str(epoch.epoch)})
-    with write_errors(folder / BEST_FILE):
-        (folder / BEST_SO_FAR_FILE).replace(folder / BEST_FILE)
-    write_weights(folder / LAST_FILE, trainer.model, {**metadata, "epoch": str(config.epochs)})
+class _Run:
+    """One train seed on its way from wherever it was left to its weights files."""
+
+    def __init__(self, trainer: Trainer, folder: Path, metadata: dict[str, str], checkpoint_seconds: float) -> None:
+        self.trainer = trainer
+        self.folder = folder
+        self.metadata = metadata
+        self.checkpoint = folder / CHECKPOINT_FILE
+        self.checkpoint_seconds = checkpoint_seconds
+        self.rows: list[dict[str, Any]] = []
+        if self.checkpoint.is_file():
+            state = read_checkpoint(self.checkpoint)
+            try:
+                trainer.load_state_dict(state["trainer"])
+                self.rows = list(state["epochs"])
+                if len(self.rows) != trainer.progress.epoch - 1:
+                    raise ValueError("epochs are missing")
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                raise not_a_checkpoint(self.checkpoint) from error
+        self.saved = time.monotonic()
+
+    def finish(self, progress: bool) -> None:
+        """Train to the end and write the weights; the best ones have their name only then."""
+        trainer, config = self.trainer, self.trainer.config
+        if trainer.ranks.leads:
+            self._tidy()
+        done = (trainer.progress.epoch - 1) * trainer.steps_per_epoch + trainer.progress.index
+        label = f"{config.method_label} seed {self.metadata['train_seed']}"
+        with tqdm(
+            initial=done, total=trainer.total_steps, desc=label, unit="step", disable=None if progress else True
+        ) as bar:
+
+            def tick() -> None:
+                bar.update()
+                # Several processes have generators of their own: their state is that of the end of an epoch.
+                if trainer.ranks.world == 1 and time.monotonic() - self.saved >= self.checkpoint_seconds:
+                    self._save()
+
+            for epoch in trainer.epochs(tick):
+                self.rows.append(epoch.as_row())
+                shown = {"loss": f"{epoch.train_loss:.3f}", "noisy": f"{epoch.held_out_perturbed_accuracy:.1f}%"}
+                if config.method.schedule.name != "constant":
+                    shown["strength"] = f"{epoch.strength:.2f}"
+                bar.set_postfix(shown)
+                self._save()
+                self._write_metrics()
+        self._write_metrics()
+        self._write_weights()
+
+    def _tidy(self) -> None:
+        """Remove what a killed run left: best weights without the last ones, files not yet under their names."""
+        with write_errors(self.folder):
+            for path in (self.folder / BEST_FILE, *self.folder.glob(".*.tmp")):
+                path.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        if self.trainer.ranks.leads:
+            write_checkpoint(self.checkpoint, {"trainer": self.trainer.state_dict(), "epochs": self.rows})
+        self.saved = time.monotonic()
+
+    def _write_metrics(self) -> None:
+        if self.trainer.ranks.leads:
+            rows = pd.DataFrame([{"train_seed": self.metadata["train_seed"], **row} for row in self.rows])
+            write_atomic(self.folder / METRICS_FILE, rows.to_csv(index=False))
+
+    def _write_weights(self) -> None:
+        if not self.trainer.ranks.leads:
+            return
+        best = max(row["epoch"] for row in self.rows if row["best"])
+        last = self.rows[-1]["epoch"]
+        write_weights(self.folder / BEST_FILE, self.trainer.best_state, {**self.metadata, "epoch": str(best)})
+        write_weights(self.folder / LAST_FILE, self.trainer.model, {**self.metadata, "epoch": str(last)})
+        with write_errors(self.checkpoint):
+            self.checkpoint.unlink(missing_ok=True)

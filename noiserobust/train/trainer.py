@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,12 +14,21 @@ from torch.nn.functional import cross_entropy
 
 from noiserobust.config import TrainConfig
 from noiserobust.data.arrays import ArrayData
-from noiserobust.data.augment import Augment
+from noiserobust.data.augment import Augment, Cutout
 from noiserobust.data.normalize import Normalize
 from noiserobust.errors import InvalidValueError
 from noiserobust.rng import Stream
+from noiserobust.train.distributed import Ranks
 from noiserobust.train.optimizer import PerturbedOptimizer
-from noiserobust.train.recipe import build_lr_schedule, build_method, build_optimizer
+from noiserobust.train.passes import Closure
+from noiserobust.train.progress import Epoch, Progress
+from noiserobust.train.recipe import (
+    build_lr_schedule,
+    build_method,
+    build_optimizer,
+    build_schedule,
+    build_weight_clip,
+)
 
 Tick = Callable[[], object]
 
@@ -28,35 +36,7 @@ Tick = Callable[[], object]
 Score = Callable[[nn.Module], tuple[float, float]]
 """Returns clean and perturbed accuracy of a model in percent and leaves it unchanged; the evaluator supplies it."""
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What is recorded of an epoch: one row of ``metrics.csv``.
-
-    Args:
-        epoch: counted from 1.
-        steps: optimizer steps since the start.
-        lr: learning rate of the epoch's last step.
-        train_loss: mean of the losses the optimizer returned: at the clean weights, or at the noisy weights for a
-            method without a clean pass.
-        held_out_accuracy: percent, without noise; NaN without held-out data.
-        held_out_perturbed_accuracy: percent, mean over the noise draws of the selection.
-        best: whether this is the best epoch so far.
-        seconds: wall-clock time of the training passes.
-    """
-
-    epoch: int
-    steps: int
-    lr: float
-    train_loss: float
-    held_out_accuracy: float
-    held_out_perturbed_accuracy: float
-    best: bool
-    seconds: float
-
-    def as_row(self) -> dict[str, object]:
-        """Return the epoch as a row of ``metrics.csv``."""
-        return asdict(self)
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -70,6 +50,10 @@ class Trainer:
         train_seed: which of several trainings this is.
         device: where to compute.
         score: measures the model on held-out data after each epoch; without it the last epoch counts as best.
+        ranks: which of several processes this is; each has its share of every batch.
+
+    Raises:
+        InvalidValueError: if a setting does not go with the model, the data or the number of processes.
 
     The order of the examples, augmentation, noise and dropout come from streams keyed by the root seed, the train seed
     and epoch or step; torch's global generators are left as they were.
@@ -85,90 +69,210 @@ class Trainer:
         train_seed: int = 0,
         device: torch.device | None = None,
         score: Score | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
         self.device = device or torch.device("cpu")
+        self.ranks = ranks or Ranks()
         self.stream = Stream(config.seed, "training", train_seed)
         self.normalize = normalize
         self.score = score
-        layout = torch.channels_last if config.channels_last and data.x.ndim == 4 else torch.preserve_format
+        self.layout = torch.channels_last if config.channels_last and data.x.ndim == 4 else torch.preserve_format
         self.x = data.x.to(self.device)
         self.y = data.y.to(self.device)
-        self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.layout = layout
+        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.augment = Augment(config.augment.crop, config.augment.flip)
+        self.cutout = Cutout(config.augment.cutout)
         self.batch_size = min(config.batch_size, len(data))
         self.steps_per_epoch = len(data) // self.batch_size
-        self.steps = 0
-        base = build_optimizer(config.optimizer, model)
-        method = build_method(config.method)
-        self.optimizer: torch.optim.Optimizer = base
-        if method is not None:
-            self.optimizer = PerturbedOptimizer(base, method, model, seed=config.seed, train_seed=train_seed)
-        self.lr_schedule = build_lr_schedule(config.lr_schedule, base, config.epochs * self.steps_per_epoch)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.parts = self._parts()
+        network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        self.network = self.ranks.wrap(network)
+        self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
+        self.optimizer = PerturbedOptimizer(
+            build_optimizer(config.optimizer, model),
+            build_method(config.method),
+            self.network,
+            schedule=build_schedule(config.method.schedule),
+            total_steps=self.total_steps,
+            max_grad_norm=config.clip.grad_norm,
+            weight_clip=build_weight_clip(config.clip),
+            scaler=self.scaler,
+            same_dropout=config.method.same_dropout,
+            split_ranks=config.method.split_ranks,
+            seed=config.seed,
+            train_seed=train_seed,
+        )
+        self.lr_schedule = build_lr_schedule(config.lr_schedule, self.optimizer, self.total_steps)
         self.best_state = _copy(model.state_dict())
+        self.progress = Progress()
+        self._loss = torch.zeros((), device=self.device)  # stays on the device: a step does not wait for it
+        self._since = 0.0
+        self._running = False  # whether steps of an epoch are being taken
+        self._generators: dict[str, Tensor] = {}
 
     def epochs(self, tick: Tick = lambda: None) -> Iterator[Epoch]:
-        """Train, yielding after each epoch; :attr:`best_state` then holds the best weights so far.
+        """Train on, yielding after each epoch; :attr:`best_state` then holds the best weights so far.
 
         Args:
-            tick: called after each optimizer step.
+            tick: called after each optimizer step; the state may be taken there, as it may between epochs.
 
         Raises:
             InvalidValueError: if the loss is no longer finite.
         """
-        best_score = -math.inf
-        for number in range(1, self.config.epochs + 1):
-            start = time.perf_counter()
-            loss, lr = self._train_epoch(number, tick)
+        now = self.progress
+        while now.epoch <= self.config.epochs:
+            self._train_epoch(tick)
+            loss = self._mean_loss()
             if not math.isfinite(loss):
                 raise InvalidValueError(
-                    f"Expected the training loss to stay finite, but got {loss} in epoch {number}; a smaller "
+                    f"Expected the training loss to stay finite, but got {loss} in epoch {now.epoch}; a smaller "
                     "learning rate or perturbation may help"
                 )
-            seconds = time.perf_counter() - start
-            clean, perturbed = self.score(self.model) if self.score else (math.nan, math.nan)
-            best = self.score is None or perturbed >= best_score  # among equals the longest trained
+            clean, perturbed = self._measure()
+            best = self.score is None or perturbed >= now.best_score  # among equals the longest trained
             if best:
-                best_score = perturbed
+                now.best_score = perturbed
                 self.best_state = _copy(self.model.state_dict())
-            yield Epoch(number, self.steps, lr, loss, clean, perturbed, best, seconds)
+            steps = now.epoch * self.steps_per_epoch
+            epoch = Epoch(now.epoch, steps, now.lr, now.strength, loss, clean, perturbed, best, now.seconds)
+            now.start_epoch(now.epoch + 1)
+            yield epoch
 
-    def _train_epoch(self, number: int, tick: Tick) -> tuple[float, float]:
-        """Return the mean loss and the learning rate of the last step."""
-        self.model.train()
-        stream = self.stream.child("epoch", number)
-        order = torch.from_numpy(stream.child("order").permutation(len(self.y))).to(self.device)
-        total = torch.zeros((), device=self.device)
-        lr = math.nan
-        with stream.child("torch").as_torch_default():
-            for index in range(self.steps_per_epoch):
-                batch = order[index * self.batch_size : (index + 1) * self.batch_size]
-                lr = self.optimizer.param_groups[0]["lr"]
-                total += self._train_step(self.x[batch], self.y[batch], stream.child("augment", index))
-                self.steps += 1
-                self.lr_schedule.step()
-                tick()
-        return total.item() / self.steps_per_epoch, lr
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a training needs to go on: tensors, numbers and text."""
+        if self._running:
+            self._pause()
+        state: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "best_model": self.best_state,
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": self.lr_schedule.state_dict(),
+            "progress": vars(self.progress).copy(),
+        }
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        if self._generators:
+            state["generators"] = dict(self._generators)
+        return state
 
-    def _train_step(self, x: Tensor, y: Tensor, stream: Stream) -> Tensor:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state; on a CPU in fp32 training ends with the very weights it would have ended with anyway."""
+        self.model.load_state_dict(state["model"])
+        self.best_state = dict(state["best_model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.lr_schedule.load_state_dict(state["lr_schedule"])
+        self.progress = Progress(**state["progress"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        self._generators = dict(state.get("generators", {}))
+
+    def _train_epoch(self, tick: Tick) -> None:
+        """Finish the epoch."""
+        now = self.progress
+        self.network.train()
+        stream = self.stream.child("epoch", now.epoch)
+        orders = [self._order(stream.child("order"))]
+        if self.config.method.two_batches:
+            orders.append(self._order(stream.child("order", "perturbed")))
+        self._loss.fill_(now.loss)
+        self._since = time.perf_counter()
+        own = () if self.ranks.leads else (self.ranks.rank,)
+        with stream.child("torch", *own).as_torch_default():
+            self._restore_generators()
+            self._running = True
+            try:
+                self._take_steps(stream, orders, tick)
+            finally:
+                self._pause()
+                self._running = False
+        self._generators = {}
+
+    def _take_steps(self, stream: Stream, orders: list[Tensor], tick: Tick) -> None:
+        now = self.progress
+        while now.index < self.steps_per_epoch:
+            now.lr, now.strength = self.optimizer.param_groups[0]["lr"], self.optimizer.strength
+            span = slice(now.index * self.batch_size, (now.index + 1) * self.batch_size)
+            streams = [stream.child("augment", now.index), stream.child("augment", now.index, "perturbed")]
+            batches = [self._closures(o[span], s) for o, s in zip(orders, streams, strict=False)]
+            loss = self.optimizer.step(*batches)
+            self._loss += torch.as_tensor(loss).detach()
+            self.lr_schedule.step()
+            now.index += 1
+            tick()
+
+    def _closures(self, batch: Tensor, stream: Stream) -> list[Closure]:
+        """Return a closure for each of this process's micro-batches."""
+        x = self.x[batch]
         if self.augment != Augment():  # features, which are no images, cannot be augmented
-            x = self.augment(x, stream)
-        x = self.normalize(x).to(memory_format=self.layout)
-        autocast = (
-            torch.autocast(self.device.type, torch.bfloat16) if self.config.precision == "bf16" else nullcontext()
-        )
+            x = self.augment(x, stream)  # the whole batch: what an example gets does not depend on the processes
+        x = self.cutout(self.normalize(x), stream).to(memory_format=self.layout)
+        return [self._closure(x[part], self.y[batch[part]]) for part in self.parts]
 
+    def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            with autocast:
-                loss = cross_entropy(self.model(x), y, label_smoothing=self.config.label_smoothing)
-            loss.backward()
+            with self._autocast():
+                loss = cross_entropy(self.network(x), y, label_smoothing=self.config.label_smoothing)
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             return loss
 
-        # torch types a closure as returning a float; what it returns is handed through.
-        loss: Any = self.optimizer.step(closure)  # type: ignore[arg-type]
-        return torch.as_tensor(loss).detach()
+        return closure
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        dtype = _AUTOCAST.get(self.config.precision)
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+    def _parts(self) -> list[slice]:
+        """Return which examples of a batch each of this process's micro-batches has."""
+        share, shares = self.ranks.rank, self.ranks.world
+        if self.config.method.split_ranks:  # a clean and a noisy rank have the same examples
+            share, shares = share // 2, max(shares // 2, 1)
+        micro = self.config.accumulate
+        if self.batch_size % (shares * micro):
+            raise InvalidValueError(
+                f"Expected `batch_size` to be a multiple of {shares * micro}, the micro-batches of all processes, "
+                f"but got {self.batch_size}"
+            )
+        size = self.batch_size // (shares * micro)
+        first = share * micro
+        return [slice((first + i) * size, (first + i + 1) * size) for i in range(micro)]
+
+    def _order(self, stream: Stream) -> Tensor:
+        return torch.from_numpy(stream.permutation(len(self.y))).to(self.device)
+
+    def _mean_loss(self) -> float:
+        """Return the mean loss of the epoch, over the processes that know the clean one if some do."""
+        counts = float(not (self.config.method.split_ranks and self.ranks.rank % 2))
+        both = self.ranks.sum(torch.stack([self._loss * counts, torch.full_like(self._loss, counts)]))
+        return float(both[0] / both[1]) / self.steps_per_epoch
+
+    def _measure(self) -> tuple[float, float]:
+        if self.score is None:
+            return math.nan, math.nan
+        found = self.score(self.model) if self.ranks.leads else (0.0, 0.0)
+        clean, perturbed = self.ranks.from_leader(torch.tensor(found, dtype=torch.float64, device=self.device)).tolist()
+        return clean, perturbed
+
+    def _pause(self) -> None:
+        """Write down where the epoch is: it may go on from here, in this object or another."""
+        self._clock()
+        self.progress.loss = self._loss.item()
+        self._generators = {"cpu": torch.random.get_rng_state()}  # within an epoch they have moved
+        if self.device.type == "cuda":
+            self._generators["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def _clock(self) -> None:
+        """Add the time since the last call to that of the epoch."""
+        before, self._since = self._since, time.perf_counter()
+        self.progress.seconds += self._since - before
+
+    def _restore_generators(self) -> None:
+        if "cpu" in self._generators:
+            torch.random.set_rng_state(self._generators["cpu"])
+        if "cuda" in self._generators:
+            torch.cuda.set_rng_state(self._generators["cuda"], self.device)
+        self._generators = {}
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from noiserobust.data.augment import Augment
+from noiserobust.config import AugmentConfig
+from noiserobust.data.augment import Augment, Cutout
+from noiserobust.data.normalize import parse_normalize
 from noiserobust.errors import InvalidValueError
 from noiserobust.rng import Stream
 
@@ -60,3 +62,53 @@ def test_wrong_arguments():
         Augment(-1)
     with pytest.raises(InvalidValueError, match=r"to be N x C x H x W images, but got shape \(2, 64\)"):
         Augment(1)(torch.zeros(2, 64), Stream(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [0, 1, 2, 3, 8, 40])
+def test_a_square_of_each_image_is_zero(dtype, layout, side):
+    x = (torch.rand(23, 3, 6, 9) + 1).to(dtype).to(memory_format=layout)
+    before = x.clone()
+    out = Cutout(side)(x, Stream(0, "augment", 5))
+    generator = Stream(0, "augment", 5, "cutout").generator()
+    downs, acrosses = (generator.integers(0, length, size=23).tolist() for length in (6, 9))
+    expected = x.clone()
+    if side:
+        for image, down, across in zip(expected, downs, acrosses, strict=True):
+            top, left = down - side // 2, across - side // 2
+            image[:, max(top, 0) : top + side, max(left, 0) : left + side] = 0
+    assert torch.equal(out, expected)
+    assert (out.dtype, out.is_contiguous(memory_format=layout)) == (dtype, True)
+    assert torch.equal(x, before)
+
+
+def test_every_pixel_is_the_centre_equally_often_and_the_border_cuts():
+    out = Cutout(1)(torch.ones(9000, 1, 3, 5), Stream(1))
+    counts = (out == 0).sum(0)[0]
+    assert ((counts - 600).abs() <= 4.5 * 600**0.5).all()
+    areas = (Cutout(4)(torch.ones(2000, 1, 8, 8), Stream(1)) == 0).sum((1, 2, 3))
+    assert (areas.min(), areas.max()) == (4, 16)
+
+
+def test_a_hole_in_a_normalised_image_is_the_mean_of_the_data():
+    x = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    normalize = parse_normalize("cifar10")
+    out = Cutout(4)(normalize(x), Stream(0))
+    hole = (out == 0).all(1)
+    assert hole.flatten(1).any(1).all()
+    assert torch.equal(out[~hole[:, None].expand_as(out)], normalize(x)[~hole[:, None].expand_as(out)])
+
+
+def test_streams_of_holes_and_wrong_arguments():
+    x = torch.ones(8, 1, 8, 8)
+    assert torch.equal(Cutout(3)(x, Stream(0, 1)), Cutout(3)(x, Stream(0, 1)))
+    assert not torch.equal(Cutout(3)(x, Stream(0, 1)), Cutout(3)(x, Stream(0, 2)))
+    with pytest.raises(InvalidValueError, match=r"Expected `cutout` to be an integer >= 0, but got 1\.5"):
+        Cutout(1.5)
+    with pytest.raises(InvalidValueError, match=r"Expected `augment\.cutout` to be an integer >= 0, but got -1"):
+        AugmentConfig(cutout=-1)
+    features = torch.zeros(2, 64)
+    assert Cutout()(features, Stream(0)) is features
+    with pytest.raises(InvalidValueError, match=r"to be N x C x H x W images, but got shape \(2, 64\)"):
+        Cutout(1)(features, Stream(0))

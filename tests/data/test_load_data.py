@@ -78,6 +78,10 @@ def test_a_function_of_the_user_that_does_not_do(file, name, message):
         ("image-folder:somewhere", "test", "Expected `data` to be one of .*; did you mean 'imagefolder:DIR'"),
         ("npz:", "test", "Expected `data` to name a path after 'npz', but got 'npz:'"),
         ("data.py", "test", "Expected `data` to be `package.module:callable`"),
+        ("cifar01", "test", r"one of .*'cifar10-c:DIR/CORRUPTION/SEVERITY'.*'cifar10:PATH'.*; did you mean 'cifar10'"),
+        ("cifar_10:data", "test", "but got 'cifar_10:data'; did you mean 'cifar10"),
+        ("mnist:", "test", "Expected `data` to name a path after 'mnist', but got 'mnist:'"),
+        ("cifar10-c", "test", "Expected `data` to name a path after 'cifar10-c', but got 'cifar10-c'"),
         ("digits", "valid", "Expected `split` to be one of 'test', 'train', but got 'valid'"),
     ],
 )
@@ -86,12 +90,21 @@ def test_unknown_names(spec, split, message):
         load_data(spec, split)
 
 
+@pytest.mark.parametrize("spec", ["cifar10:{}", "mnist:{}", "cifar10-c:{}/fog/3"])
+def test_a_place_that_cannot_be_looked_at(spec):
+    with pytest.raises(InvalidValueError, match=r"Expected data .* to be readable, but got: .*too long"):
+        load_data(spec.format("x" * 300), "test", download=True)
+
+
 def test_a_missing_file_of_the_user():
-    with pytest.raises(MissingFileError, match=r"but absent.py is no such file"):
-        load_data("absent.py:make", "test")
+    for name in ("absent.py", "mnist.py"):
+        with pytest.raises(MissingFileError, match=f"but {name} is no such file"):
+            load_data(f"{name}:make", "test")
 
 
-@pytest.mark.parametrize(("spec", "name"), [("digits", "digits"), ("npz:digits.npz", "none"), ("f.py:g", "none")])
+@pytest.mark.parametrize(
+    ("spec", "name"), [("digits", "digits"), ("npz:digits.npz", "none"), ("f.py:g", "none"), ("digits:load", "none")]
+)
 def test_the_normalisation_that_goes_without_saying(spec, name):
     assert default_normalize(spec) == name
     parse_normalize(name)

@@ -111,7 +111,7 @@ def test_programming_error_and_drift_exponents_stay_through_time():
     assert error[0].std() > 0.005
     same = (error[1] - error[0]).abs() < 1e-5
     assert same.double().mean().item() == pytest.approx(0.5, abs=0.1)
-    torch.testing.assert_close(error[2][same], error[0][same], rtol=0, atol=1e-5)
+    torch.testing.assert_close(error[2][same], error[0][same], rtol=0, atol=1e-4)
 
 
 @needs_aihwkit

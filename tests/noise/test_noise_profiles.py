@@ -9,9 +9,10 @@ import yaml
 
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.noise.device import DeviceNoise
-from noiserobust.noise.profiles import CONVERTERS, MODELS, load_profile, profile_names, read_yaml
+from noiserobust.noise.profiles import CONVERTERS, MODELS, load_profile, profile_names
 from noiserobust.noise.registry import build_noise
 from noiserobust.noise.scaled import GaussianNoise, LaplaceNoise
+from noiserobust.yamlfile import read_yaml
 
 PCM = "pcm-nandakumar-2019"
 TEXT = resources.files("noiserobust_hardware_profiles").joinpath(f"{PCM}.yaml").read_text(encoding="utf-8")
@@ -160,7 +161,9 @@ def test_a_file_that_is_no_mapping_is_refused(write, content):
 @pytest.mark.parametrize("tag", ["python/object/apply:os.system", "python/object/new:os.system"])
 def test_yaml_that_builds_objects_is_refused_and_not_run(write, tmp_path, tag):
     target = tmp_path / "pwned"
-    with pytest.raises(InvalidValueError, match="to be YAML of plain data, but got: could not determine a constructor"):
+    with pytest.raises(
+        InvalidValueError, match="to be YAML of plain data in UTF-8, but got: could not determine a constructor"
+    ):
         load_profile(write(f"!!{tag} ['touch {target}']"))
     assert not target.exists()
 
@@ -184,7 +187,7 @@ def test_yaml_that_builds_objects_is_refused_and_not_run(write, tmp_path, tag):
     ids=lambda c: str(c)[:20],
 )
 def test_a_file_that_is_no_yaml_of_plain_data_is_refused(write, content):
-    with pytest.raises(InvalidValueError, match=r"mine\.yaml to be YAML of plain data, but got: "):
+    with pytest.raises(InvalidValueError, match=r"mine\.yaml to be YAML of plain data in UTF-8, but got: "):
         read_yaml(write(content))
 
 

@@ -31,6 +31,19 @@ def cnn(seed: int = 0) -> nn.Sequential:
     )
 
 
+class Tied(nn.Module):
+    """One weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.second = nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
 def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Build a module without touching torch's global generator."""
     with torch.random.fork_rng(devices=[]):

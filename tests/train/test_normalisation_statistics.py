@@ -98,7 +98,7 @@ def test_the_noisy_pass_would_have_changed_the_statistics(monkeypatch: pytest.Mo
     # The rule taken out: the tests above have something to find.
     from contextlib import nullcontext
 
-    monkeypatch.setattr("noiserobust.train.optimizer.kept_statistics", lambda model: nullcontext())
+    monkeypatch.setattr("noiserobust.train.passes.kept_statistics", lambda model: nullcontext())
     for method in WITH_CLEAN_PASS:
         for layer in LAYERS:
             with pytest.raises(AssertionError) if "untracked" not in layer else nullcontext():

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_models import closure_of, cnn, features, images, mlp, same_bits, seeded, snapshot
+from small_models import Tied, closure_of, cnn, features, images, mlp, same_bits, seeded, snapshot
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrizations
@@ -137,7 +137,7 @@ def test_the_state_is_that_of_the_base_and_one_entry() -> None:
     opt = make(model, METHODS["rwp"], seed=2, train_seed=1)
     run(opt, model, 2)
     state = opt.state_dict()
-    assert state.pop("noiserobust") == {"steps": 2, "seed": 2, "train_seed": 1}
+    assert state.pop("noiserobust") == {"steps": 2, "seed": 2, "train_seed": 1, "memory": {}}
     assert state.keys() == {"state", "param_groups"}
     other = make(model, METHODS["rwp"])
     other.base.load_state_dict(state)  # a plain optimizer reads it
@@ -365,19 +365,6 @@ def test_sam_leaves_frozen_weights_alone() -> None:
     with opt.perturbed():
         assert torch.equal(model[0].weight, before["0.weight"])
         assert not torch.equal(model[2].weight, before["2.weight"])
-
-
-class Tied(nn.Module):
-    """One weight under two names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, 6)
-        self.second = nn.Linear(6, 6)
-        self.second.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x)))
 
 
 @every_method

@@ -38,7 +38,7 @@ def train_config(**settings: object) -> TrainConfig:
         (lambda: AugmentConfig(crop=-1), "augment.crop"),
         (lambda: SelectConfig(draws=0), "select.draws"),
         (lambda: train_config(lr_schedule="cos"), "lr_schedule"),
-        (lambda: train_config(precision="fp16"), "precision"),
+        (lambda: train_config(precision="fp8"), "precision"),
         (lambda: train_config(epochs=0), "epochs"),
         (lambda: train_config(epochs=1.5), "epochs"),
         (lambda: train_config(batch_size=0), "batch_size"),

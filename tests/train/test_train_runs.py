@@ -224,7 +224,7 @@ def test_a_killed_run_is_continued_to_the_same_weights(folder: Path) -> None:
     assert content(killed) == content(undisturbed)
 
 
-@pytest.mark.parametrize("moment", ["first epoch", "last epoch", "last weights"])
+@pytest.mark.parametrize("moment", ["first epoch", "last epoch", "best weights", "last weights"])
 def test_the_best_weights_have_their_name_only_when_training_is_over(
     folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -232,27 +232,27 @@ def test_the_best_weights_have_their_name_only_when_training_is_over(
     expected = (folder / "undisturbed" / "seed0" / "best.safetensors").read_bytes()
     seed = folder / "out" / "seed0"
     seed.mkdir(parents=True)
-    for leftover in ("best.safetensors", ".best.safetensors"):
+    for leftover in ("best.safetensors", ".best.safetensors.123.tmp"):
         (seed / leftover).write_bytes(b"of a killed run")
-    seen: list[str] = []
-    write = runs.write_weights
+    epochs = []
+    write_weights, write_checkpoint = runs.write_weights, runs.write_checkpoint
 
-    def interrupted(path: Path, *arguments: object) -> None:
-        if moment == "last weights" and path.name == "last.safetensors":
+    def weights(path: Path, *arguments: object) -> None:
+        if path.name == f"{moment.partition(' ')[0]}.safetensors":
             raise KeyboardInterrupt
-        write(path, *arguments)
-        seen.append(path.name)
-        assert not (seed / "best.safetensors").exists() or path.name == "last.safetensors"
-        if len(seen) == {"first epoch": 1, "last epoch": 4}.get(moment):
+        write_weights(path, *arguments)
+
+    def checkpoint(*arguments: object) -> None:
+        write_checkpoint(*arguments)
+        epochs.append(1)
+        assert not (seed / "best.safetensors").exists()
+        if len(epochs) == {"first epoch": 1, "last epoch": configuration(folder).epochs}.get(moment):
             raise KeyboardInterrupt
 
-    def rising(*_: object):
-        scores = iter(range(9))
-        return lambda model: (0.0, float(next(scores)))
-
-    monkeypatch.setattr(runs, "write_weights", interrupted)
+    monkeypatch.setattr(runs, "write_weights", weights)
+    monkeypatch.setattr(runs, "write_checkpoint", checkpoint)
     with pytest.raises(KeyboardInterrupt):
-        run(configuration(folder), [0], folder / "out", make_score=rising)
+        run(configuration(folder), [0], folder / "out")
     assert not (seed / "last.safetensors").exists()
     named = seed / "best.safetensors"
     assert named.exists() == (moment == "last weights")

@@ -259,6 +259,23 @@ def test_an_epoch_is_a_row_of_metrics() -> None:
     _, (record, *_), _ = fit(SGD)
     assert isinstance(record, Epoch)
     assert list(record.as_row()) == [
-        *("epoch", "steps", "lr", "train_loss"),
+        *("epoch", "steps", "lr", "strength", "train_loss"),
         *("held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds"),
     ]
+
+
+def test_a_training_goes_on_in_the_same_object_after_an_interruption() -> None:
+    whole, stopped = (Trainer(cnn(), image_data(), SGD, Normalize()) for _ in range(2))
+    expected = [epoch.train_loss for epoch in whole.epochs()]
+    ticks = iter(range(99))
+
+    def tick() -> None:
+        if next(ticks) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(stopped.epochs(tick))
+    state = stopped.state_dict()
+    assert state["progress"] == stopped.state_dict()["progress"]
+    assert [epoch.train_loss for epoch in stopped.epochs()] == expected[1:]  # the first was over
+    assert same_bits(snapshot(whole.model), snapshot(stopped.model))
