@@ -267,6 +267,13 @@ class TestTrain:
         assert run(*arguments, "--model-args", "hidden=8")[0] == 0
         assert set(pd.read_csv(tmp_path / "eval/draws.csv").train_seed) == {0, 3}
 
+    def test_a_launcher_that_leaves_things_out(self, run, tmp_path, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        line = refused(run(*training(tmp_path)))
+        assert "what torchrun sets" in line
+        assert "LOCAL_RANK" in line
+        assert not (tmp_path / "run").exists()
+
     @pytest.mark.parametrize(
         ("more", "words"),
         [

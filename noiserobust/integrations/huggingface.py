@@ -111,7 +111,7 @@ class NoiseTrainerMixin:
         optimizer.steps = self.state.global_step
         # The Trainer's losses are shares of a sum, the passes take the mean.
         with multiplied(optimizer.parameters(), len(closures)):
-            loss = optimizer._passes.run(closures, closures, optimizer._noise, optimizer.strength)
+            loss = optimizer.backward(closures)
         return loss * len(closures)
 
     def _perturbed_optimizer(self, model: nn.Module) -> PerturbedOptimizer:

@@ -15,6 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from noiserobust.errors import InvalidValueError, StateError
 from noiserobust.train.batchnorm import statistics
 
+_SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -57,17 +59,28 @@ class Ranks:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the processes that torchrun started, if it did; yield which one this is, and its device."""
+    """Join the processes that torchrun started, if it did; yield which one this is, and its device.
+
+    Raises:
+        InvalidValueError: if another launcher left out what torchrun sets in the environment.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(), device
         return
+    missing = [name for name in _SET_BY_TORCHRUN if name not in os.environ]
+    if missing:
+        raise InvalidValueError(
+            f"Expected the environment to hold what torchrun sets, since WORLD_SIZE is {world}, but got no "
+            + ", ".join(missing)
+        )
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world), device
+        dist.barrier()  # none leaves while another still sends
     finally:
         dist.destroy_process_group()
 

@@ -155,6 +155,20 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         with self._passes.by_hand(self._noise, self.strength):
             yield
 
+    def backward(
+        self,
+        closure: Closure | Sequence[Closure],
+        perturbed_closure: Closure | Sequence[Closure] | None = None,
+    ) -> Tensor:
+        """Run all passes of the method, until the gradients are those of the update; :meth:`step` then updates.
+
+        For loops that look at the gradients or update in their own way; arguments and result are those of
+        :meth:`step`.
+        """
+        clean = _closures(closure)
+        noisy = clean if perturbed_closure is None else _closures(perturbed_closure)
+        return self._passes.run(clean, noisy, self._noise, self.strength)
+
     def step(  # type: ignore[override]
         self,
         closure: Closure | Sequence[Closure] | None = None,
@@ -165,7 +179,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         Args:
             closure: computes the loss of the batch, calls ``backward()`` on it and returns it; it is called once a
                 pass, and gradients are zeroed before each pass. Several closures are micro-batches of one step: the
-                gradient is the mean of theirs. None after :meth:`perturbed`.
+                gradient is the mean of theirs. None after :meth:`perturbed` or :meth:`backward`.
             perturbed_closure: the same of another batch, for the perturbed pass.
 
         Returns:
@@ -173,15 +187,13 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             on the noisy ranks of ``split_ranks``; None without closure. Of several closures, the mean.
 
         Raises:
-            StateError: without a closure and without :meth:`perturbed` before.
+            StateError: without a closure and without :meth:`perturbed` or :meth:`backward` before.
         """
         loss = None
         if closure is None:
-            self._passes.check_by_hand()
+            self._passes.check_complete()
         else:
-            clean = _closures(closure)
-            noisy = clean if perturbed_closure is None else _closures(perturbed_closure)
-            loss = self._passes.run(clean, noisy, self._noise, self.strength)
+            loss = self.backward(closure, perturbed_closure)
         self._update()
         return loss
 

@@ -81,7 +81,7 @@ class Passes:
         return {**vars(self), "_saved": {}}
 
     def forget(self) -> None:
-        """Forget the draws made by hand: the next block is the first of a step."""
+        """Forget the draws made: the next block is the first of a step."""
         self._drawn = 0
         self._clean: Gradients = {}
         self._sum: Gradients = {}
@@ -118,6 +118,7 @@ class Passes:
             self.running = False
             self._replay = None
         put(total)
+        self._drawn = self.method.draws
         return _mean(losses)
 
     @contextmanager
@@ -152,8 +153,8 @@ class Passes:
                 put(mix(self._clean, self._take(), method.perturbed_weight))
                 self._clean = {}
 
-    def check_by_hand(self) -> None:
-        """Raise StateError unless all draws of the step were made by hand."""
+    def check_complete(self) -> None:
+        """Raise StateError unless all draws of the step were made."""
         if self._drawn != self.method.draws:
             made = f"{self._drawn} of {self.method.draws} blocks" if self._drawn else "neither"
             raise StateError(f"Expected `step` to get a closure or to follow `with opt.perturbed()`, but got {made}")

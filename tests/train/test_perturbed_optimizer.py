@@ -53,6 +53,28 @@ def test_closure_and_context_manager_give_identical_weights(method) -> None:
     )
 
 
+@every_method
+def test_backward_leaves_the_gradients_that_a_step_takes(method) -> None:
+    first, second = mlp(), mlp()
+    opt, other = make(first, method), make(second, method)
+    for step in range(3):
+        before = snapshot(second)
+        loss = opt.step(closure_of(opt, first, *features(seed=step)))
+        for _ in range(2):  # asked again, it gives the same again
+            assert torch.equal(loss, other.backward(closure_of(other, second, *features(seed=step))))
+        assert same_bits(before, snapshot(second))
+        seen = {name: p.grad.clone() for name, p in second.named_parameters()}
+        assert same_bits(seen, {name: p.grad for name, p in first.named_parameters()})
+        other.step()
+        assert same_bits(snapshot(first), snapshot(second))
+    with pytest.raises(nr.errors.StateError, match="to get a closure or to follow"):
+        other.step()
+    other.backward(closure_of(other, second, *features()))
+    other.zero_grad()
+    with pytest.raises(nr.errors.StateError, match="to get a closure or to follow"):
+        other.step()
+
+
 @pytest.mark.parametrize("on", ["wrapper", "base"])
 @pytest.mark.parametrize(
     "schedule",
