@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Part = int | str
 
 _BLOCK = 1 << 18  # numbers drawn by one generator; part of what a stream means
+_CHUNK = 1 << 14  # numbers worked on at a time: they stay in a core's cache
 _WORTH_THREADS = 1 << 20  # numbers; torch's own threads, which wait for work at full speed, are in the way of fewer
 
 
@@ -178,23 +179,29 @@ def _key_sequence() -> Callable[[int], ISeedSequence]:
 
 
 def _fill_normal(philox: np.random.Philox, numbers: NDArray[np.float32]) -> None:
-    """Box and Muller (1958) on 32-bit uniform numbers: magnitudes up to 6.8; three times as fast as rejection."""
+    """Box and Muller (1958) on 32-bit uniform numbers: magnitudes up to 6.8; six times as fast as rejection."""
     import numpy as np
 
     half = -(-len(numbers) // 2)
     bits = _bits(philox, 2 * half)
-    radius = bits[:half].astype(np.float32)
-    radius += 0.5
-    radius *= 2**-32
-    np.log(radius, out=radius)
-    radius *= -2
-    np.sqrt(radius, out=radius)
-    angle = bits[half:].view(np.int32).astype(np.float32)
-    angle *= math.pi * 2**-31
-    numbers[half:] = np.sin(angle[: len(numbers) - half])
-    numbers[half:] *= radius[: len(numbers) - half]
-    np.cos(angle, out=numbers[:half])
-    numbers[:half] *= radius
+    memory = np.empty((2, min(_CHUNK, half)), dtype=np.float32)
+    for start in range(0, half, _CHUNK):
+        stop = min(start + _CHUNK, half)
+        radius, angle = memory[:, : stop - start]
+        radius[:] = bits[start:stop]
+        radius += 0.5
+        radius *= 2**-32
+        np.log(radius, out=radius)
+        radius *= -2
+        np.sqrt(radius, out=radius)
+        angle[:] = bits[half + start : half + stop].view(np.int32)
+        angle *= math.pi * 2**-31
+        second = numbers[half + start : half + stop]  # one shorter at the end of an odd number
+        np.sin(angle[: len(second)], out=second)
+        second *= radius[: len(second)]
+        first = numbers[start:stop]
+        np.cos(angle, out=first)
+        first *= radius
 
 
 def _fill_laplace(philox: np.random.Philox, numbers: NDArray[np.float32]) -> None:
@@ -202,11 +209,13 @@ def _fill_laplace(philox: np.random.Philox, numbers: NDArray[np.float32]) -> Non
     import numpy as np
 
     bits = _bits(philox, len(numbers))
-    numbers[:] = bits >> 1
-    numbers += 0.5
-    numbers *= 2**-31
-    np.log(numbers, out=numbers)
-    np.negative(numbers, out=numbers, where=(bits & 1).astype(bool))
+    for start in range(0, len(numbers), _CHUNK):
+        part, chunk = bits[start : start + _CHUNK], numbers[start : start + _CHUNK]
+        chunk[:] = part >> 1
+        chunk += 0.5
+        chunk *= 2**-31
+        np.log(chunk, out=chunk)
+        np.negative(chunk, out=chunk, where=(part & 1).astype(bool))
 
 
 def _bits(philox: np.random.Philox, n: int) -> NDArray[np.uint32]:
