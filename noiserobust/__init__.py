@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from noiserobust.evaluate.montecarlo import EvaluationResult as EvaluationResult
     from noiserobust.models.registry import build_model as build_model
     from noiserobust.noise.base import Noise as Noise
+    from noiserobust.noise.chip import Chip as Chip
+    from noiserobust.noise.compose import Compose as Compose
     from noiserobust.noise.device import DeviceNoise as DeviceNoise
+    from noiserobust.noise.faults import Faults as Faults
     from noiserobust.noise.kernels import KernelTransform as KernelTransform
+    from noiserobust.noise.quantization import Quantization as Quantization
     from noiserobust.noise.scaled import GaussianNoise as GaussianNoise
     from noiserobust.noise.scaled import LaplaceNoise as LaplaceNoise
-    from noiserobust.perturb import find_sites as find_sites
+    from noiserobust.noise.sites import find_sites as find_sites
     from noiserobust.perturb import perturbed as perturbed
     from noiserobust.rng import Stream as Stream
     from noiserobust.train.arwp import ARWP as ARWP
@@ -53,9 +57,13 @@ _HOMES = {
     "GaussianNoise": "noise.scaled",
     "LaplaceNoise": "noise.scaled",
     "DeviceNoise": "noise.device",
+    "Chip": "noise.chip",
+    "Faults": "noise.faults",
+    "Quantization": "noise.quantization",
+    "Compose": "noise.compose",
     "KernelTransform": "noise.kernels",
     "perturbed": "perturb",
-    "find_sites": "perturb",
+    "find_sites": "noise.sites",
     "build_model": "models.registry",
     "load_data": "data.registry",
     "PerturbedOptimizer": "train.optimizer",

@@ -27,7 +27,7 @@ class NoiseConfig:
         level: sigma or b as a fraction of the reference, >= 0, by default 0.05; for a device the time since
             programming (1s, 1h, 1d), by default 1d; for kernels the probability of a transform, by default 0.22.
         reference: what the level of gaussian and laplace is a fraction of: max, l2, std, absolute or weight.
-        granularity: over what the reference is taken: filter, tensor or tile; also replaces a device's own.
+        granularity: over what the reference is taken: filter, tensor, tile or column; also replaces a device's own.
     """
 
     name: str | None = None

@@ -37,6 +37,12 @@ def parse_time(value: str | float) -> float:
     return check_number("t", value, above=0)
 
 
+def write_time(seconds: float) -> str | float:
+    """Return a time as people write it in files, ``1d``, or the number of seconds if that says it more exactly."""
+    text = format_time(seconds).replace(" ", "")
+    return text if parse_time(text) == seconds else seconds
+
+
 def format_time(seconds: float) -> str:
     """Return a time in the largest unit in which it has at most three significant digits, or else in seconds.
 
@@ -44,7 +50,7 @@ def format_time(seconds: float) -> str:
     ('1 s', '1 d', '1000 d', '1 y', '1.5 h')
     """
     for unit, length in sorted(SECONDS.items(), key=lambda item: -item[1]):
-        if unit in ("w", "mo"):
+        if unit == "w":
             continue
         number = seconds / length
         if number >= 1 and abs(number - float(f"{number:.3g}")) < 1e-9 * number:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
-    "noise": GROUND | {"rng"},
+    "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
     "data": GROUND | {"rng", "noise", "perturb", "results"},
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
-    "cli": GROUND | {"noise", "train", "evaluate", "report", "demo"},
+    "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
+    "cli": GROUND | {"noise", "models", "results", "train", "evaluate", "diagnose", "report", "demo"},
 }
 
 

@@ -127,7 +127,6 @@ class TestEvaluate:
         assert run(*arguments, "--model-args", "width=12")[0] == 0
 
     def test_a_device_over_time(self, run, weights, tmp_path):
-        pytest.importorskip("aihwkit.inference")
         arguments = evaluation(weights, tmp_path / "out", noise="pcm-nandakumar-2019", levels=["clean", "1s", "1d"])
         assert run(*arguments)[0] == 0
         draws = pd.read_csv(tmp_path / "out/draws.csv")

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from noiserobust.errors import InvalidValueError
+from noiserobust.noise.base import chip_stream
 from noiserobust.noise.layout import FilterView
 from noiserobust.noise.scaled import GaussianNoise, LaplaceNoise
-from noiserobust.perturb import chip_stream, displaced, find_sites, perturbed
+from noiserobust.noise.sites import find_sites
+from noiserobust.perturb import displaced, perturbed
 from noiserobust.rng import Stream
 
 NOISE = GaussianNoise(0.1)

@@ -4,7 +4,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 import yaml
 
 from noiserobust.cli import main
@@ -18,8 +17,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_run_in_order():
-    pytest.importorskip("aihwkit.inference")
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), scope)
@@ -27,7 +26,6 @@ def test_python_blocks_run_in_order():
 
 
 def test_commands_run_in_order(tmp_path, monkeypatch):
-    pytest.importorskip("aihwkit.inference")
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("noiserobust ")]

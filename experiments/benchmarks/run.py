@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import torch
+from devices import devices
 from timing import medians, show
 from torch import nn
 from training import training
@@ -20,11 +21,11 @@ from training import training
 import noiserobust as nr
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
-from noiserobust.errors import MissingDependencyError
 from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.montecarlo import Plan, Subject, parse_levels, run
 from noiserobust.models.registry import build_model
-from noiserobust.perturb import displaced, find_sites, noisy_weights
+from noiserobust.noise.sites import find_sites
+from noiserobust.perturb import displaced, noisy_weights
 
 
 def command_line() -> None:
@@ -60,10 +61,6 @@ def chips() -> None:
         return task
 
     tasks = {name: draw(noise) for name, noise in noises.items()}
-    try:
-        tasks["DeviceNoise pcm-nandakumar-2019"]()
-    except MissingDependencyError:
-        del tasks["DeviceNoise pcm-nandakumar-2019"]
     tasks["torch.randn_like of every weight, added"] = lambda: [
         s.weight() + 0.05 * torch.randn_like(s.weight()) for s in sites
     ]
@@ -97,7 +94,7 @@ def main() -> None:
     """Run all benchmarks."""
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
-    for benchmark in (command_line, chips, evaluation, training):
+    for benchmark in (command_line, chips, devices, evaluation, training):
         benchmark()
 
 

@@ -18,7 +18,7 @@ from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
 from noiserobust.noise.base import Noise
-from noiserobust.perturb import Select, find_sites
+from noiserobust.noise.sites import Select, find_sites
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import DrawStore
 

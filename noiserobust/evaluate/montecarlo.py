@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from noiserobust.errors import InvalidValueError, check_integer
 from noiserobust.evaluate.forward import Forward
-from noiserobust.noise.base import CLEAN, Noise
-from noiserobust.perturb import Select, chip_stream, displaced, find_sites, noisy_weights
+from noiserobust.noise.base import CLEAN, Noise, chip_stream
+from noiserobust.noise.sites import Select, find_sites
+from noiserobust.perturb import displaced, noisy_weights
 from noiserobust.results.store import Row, as_frame
 from noiserobust.results.summary import summarize
 from noiserobust.rng import Stream

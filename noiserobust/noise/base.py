@@ -131,6 +131,11 @@ class Noise(ABC):
         return check_number(self.level_name, self.at(level).level)
 
 
+def chip_stream(seed: int, train_seed: int, draw: int) -> Stream:
+    """Return the stream of one chip; levels and methods share it, so that comparisons are paired."""
+    return Stream(seed, "deploy", train_seed, draw)
+
+
 def check_weight(weight: Tensor) -> Tensor:
     """Return a weight detached and in the dtype in which noise is computed: float64 if it has it, else float32.
 

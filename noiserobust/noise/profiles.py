@@ -6,8 +6,10 @@ A profile is checked wholly when it is loaded: unknown keys, missing keys, wrong
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,40 +25,17 @@ from noiserobust.errors import (
     did_you_mean,
     unknown_name,
 )
+from noiserobust.noise.converters import CONVERTERS, Check, Converter
+from noiserobust.noise.physics import MODELS, Physics
 from noiserobust.noise.reference import GRANULARITIES, Tile
-from noiserobust.times import parse_time
+from noiserobust.times import format_time, parse_time, write_time
 from noiserobust.yamlfile import read_yaml
 
-COMPENSATIONS = ("none", "global")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The finite numbers a parameter may take: ``minimum <= value`` or ``above < value``."""
-
-    minimum: float | None = None
-    above: float | None = None
-
-
-MODELS: dict[str, dict[str, Bounds]] = {
-    "PCMLikeNoiseModel": {
-        "t_0_s": Bounds(above=0),
-        "t_read_s": Bounds(above=0),
-        "prog_noise_scale": Bounds(minimum=0),
-        "read_noise_scale": Bounds(minimum=0),
-        "drift_scale": Bounds(minimum=0),
-    }
-}
-"""Noise models of aihwkit that a profile can name, with their parameters."""
-
-CONVERTERS: dict[str, dict[str, Bounds]] = {
-    "single_pair": {"g_max_us": Bounds(above=0), "g_min_us": Bounds(minimum=0)},
-}
-"""How a weight becomes conductances, with the parameters of each way."""
+COMPENSATIONS = ("none", "global", "per_column", "mean_shift")
 
 _TOP = [
     *("schema_version", "name", "technology", "description", "source", "backend", "model", "parameters"),
-    *("conductance", "granularity", "tile", "compensation", "times"),
+    *("conductance", "granularity", "tile", "clip_percentile", "compensation", "times", "valid_times"),
 ]
 
 
@@ -69,14 +48,20 @@ class Profile:
         technology: such as ``"PCM"``.
         description: a sentence or two.
         source: where the numbers come from: citation, doi, figure.
-        model: aihwkit noise model, a key of :data:`MODELS`.
-        parameters: of the model; units in the key (``_s`` seconds).
-        converter: how a weight becomes conductances, a key of :data:`CONVERTERS`.
-        conductance: parameters of the converter (``_us`` microsiemens).
-        granularity: what shares one mapping from weights to conductances: ``"filter"``, ``"tensor"`` or ``"tile"``.
+        model: a key of :data:`noiserobust.noise.physics.MODELS`.
+        parameters: of the model, as in the file; units in the key (``_s`` seconds, ``_us`` microsiemens).
+        converter: how a weight becomes conductances, a key of :data:`noiserobust.noise.converters.CONVERTERS`.
+        conductance: parameters of the converter.
+        granularity: what shares one mapping from weights to conductances: ``"filter"``, ``"tensor"``, ``"tile"`` or
+            ``"column"``.
         tile: ``(rows, columns)`` of a crossbar tile.
-        compensation: drift compensation: ``"none"`` or ``"global"`` (one factor a tensor, or a tile if mapped so).
+        clip_percentile: of the weights' magnitudes of a group; larger ones are cut off before they are mapped. 100
+            cuts none.
+        compensation: ``"none"``; one factor that restores the mean magnitude of a tensor (of a tile, if weights are
+            mapped by tile or column), ``"global"``, or of each of its columns, ``"per_column"``; ``"mean_shift"``, one
+            number that restores the mean.
         times: times since programming worth looking at, in seconds.
+        valid_times: the first and the last time of which the profile says something, in seconds.
         original: the profile as written, if settings were overridden.
     """
 
@@ -85,58 +70,111 @@ class Profile:
     description: str
     source: Mapping[str, str]
     model: str
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, Any]
     converter: str
-    conductance: Mapping[str, float]
+    conductance: Mapping[str, Any]
     granularity: str
     tile: Tile
+    clip_percentile: float
     compensation: str
     times: tuple[float, ...]
+    valid_times: tuple[float, float]
     original: Profile | None = field(default=None, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, repr(self._flat())))
+
+    @cached_property
+    def physics(self) -> Physics:
+        """The model with its parameters."""
+        kind, checks = MODELS[self.model]
+        return kind(**{key: check(f"parameters.{key}", self.parameters[key]) for key, check in checks.items()})
+
+    @cached_property
+    def mapping(self) -> Converter:
+        """The converter with its parameters."""
+        kind, checks = CONVERTERS[self.converter]
+        return kind(**{key: check(f"conductance.{key}", self.conductance[key]) for key, check in checks.items()})
+
+    def check_time(self, t: float) -> None:
+        """Raise InvalidValueError if the profile says nothing of a time, in seconds."""
+        self.physics.check_time(t)
+        first, last = self.valid_times
+        if not first <= t <= last:
+            raise InvalidValueError(
+                f"Expected `t` to be between {format_time(first)} and {format_time(last)}, of which the profile "
+                f"{self.name} says something, but got {format_time(t)}"
+            )
 
     def with_overrides(self, **overrides: Any) -> Profile:
         """Return the profile with some settings replaced; each is checked as if it stood in the file.
 
         Args:
-            overrides: any parameter of the model or the converter, ``granularity``, ``tile``, ``compensation``.
+            overrides: any parameter of the model or the converter, ``converter`` itself (with the parameters that the
+                old one does not have), ``granularity``, ``tile``, ``clip_percentile``, ``compensation``.
 
         Raises:
             InvalidValueError: if a setting is unknown or out of range.
         """
         profile = self
+        if "converter" in overrides:
+            profile = self._converted(overrides)
+            overrides = {k: v for k, v in overrides.items() if k not in ("converter", *profile.conductance)}
         for key, value in overrides.items():
             if key in self.parameters:
-                bounds = MODELS[self.model][key]
-                profile = replace(profile, parameters={**profile.parameters, key: _number(key, value, bounds)})
+                changed = _checked(key, value, MODELS[self.model][1][key])
+                profile = replace(profile, parameters={**profile.parameters, key: changed})
             elif key in self.conductance:
-                bounds = CONVERTERS[self.converter][key]
-                profile = replace(profile, conductance={**profile.conductance, key: _number(key, value, bounds)})
-            elif key == "granularity":
-                profile = replace(profile, granularity=check_choice(key, value, GRANULARITIES))
-            elif key == "compensation":
-                profile = replace(profile, compensation=check_choice(key, value, COMPENSATIONS))
-            elif key == "tile":
-                profile = replace(profile, tile=_tile(value))
+                changed = _checked(key, value, CONVERTERS[self.converter][1][key])
+                profile = replace(profile, conductance={**profile.conductance, key: changed})
+            elif key in _SETTINGS:
+                profile = replace(profile, **{key: _SETTINGS[key](key, value)})
             else:
-                known = [*self.parameters, *self.conductance, "granularity", "tile", "compensation"]
+                known = [*self.parameters, *self.conductance, "converter", *_SETTINGS]
                 raise unknown_name(f"setting of profile {self.name}", key, known)
+        profile = replace(profile, original=self.original or self)
         _check_range(profile)
-        return replace(profile, original=self.original or self)
+        return profile
+
+    def _converted(self, overrides: Mapping[str, Any]) -> Profile:
+        converter = check_choice("converter", overrides["converter"], CONVERTERS)
+        given = {**self.conductance, **overrides}
+        checks = CONVERTERS[converter][1]
+        conductance = _values("conductance", {key: given[key] for key in checks if key in given}, checks)
+        return replace(self, converter=converter, conductance=conductance)
+
+    @property
+    def full_name(self) -> str:
+        """The name, followed by the settings that were overridden."""
+        changed = {**self.overridden()}
+        if "tile" in changed:
+            changed["tile"] = "{}x{}".format(*self.tile)
+        return "-".join([self.name, *(f"{key}={value}" for key, value in changed.items())])
 
     def overridden(self) -> dict[str, Any]:
         """Return the settings whose values are not those of the profile as written."""
         written = (self.original or self)._flat()
-        return {key: value for key, value in self._flat().items() if value != written[key]}
+        return {key: value for key, value in self._flat().items() if key not in written or value != written[key]}
+
+    def content(self) -> dict[str, Any]:
+        """Return what the file of this profile holds, JSON-able."""
+        rows, columns = self.tile
+        return {
+            "schema_version": 1,
+            "name": self.name,
+            "technology": self.technology,
+            "description": self.description,
+            "source": dict(self.source),
+            "backend": "aihwkit",
+            **self.settings(),
+            "tile": {"rows": rows, "columns": columns},
+            "times": [write_time(t) for t in self.times],
+            "valid_times": {"from": write_time(self.valid_times[0]), "to": write_time(self.valid_times[1])},
+        }
 
     def _flat(self) -> dict[str, Any]:
-        tile = "{}x{}".format(*self.tile)
-        return {
-            **self.parameters,
-            **self.conductance,
-            "granularity": self.granularity,
-            "tile": tile,
-            "compensation": self.compensation,
-        }
+        own = {"converter": self.converter, **self.conductance}
+        return {**self.parameters, **own, **{key: getattr(self, key) for key in _SETTINGS}}
 
     def settings(self) -> dict[str, Any]:
         """Return all that determines the noise, JSON-able."""
@@ -146,6 +184,7 @@ class Profile:
             "conductance": {"converter": self.converter, **self.conductance},
             "granularity": self.granularity,
             "tile": list(self.tile),
+            "clip_percentile": self.clip_percentile,
             "compensation": self.compensation,
         }
 
@@ -209,22 +248,30 @@ def _parse(content: Any) -> Profile:
         description=_text("description", top["description"]),
         source={key: _text(f"source.{key}", value) for key, value in source.items()},
         model=model,
-        parameters=_numbers("parameters", top["parameters"], MODELS[model]),
+        parameters=_values("parameters", top["parameters"], MODELS[model][1]),
         converter=converter,
-        conductance=_numbers("conductance", conductance, CONVERTERS[converter]),
-        granularity=check_choice("granularity", top["granularity"], GRANULARITIES),
-        tile=_tile(top["tile"]),
-        compensation=check_choice("compensation", top["compensation"], COMPENSATIONS),
+        conductance=_values("conductance", conductance, CONVERTERS[converter][1]),
         times=tuple(parse_time(t) for t in times),
+        valid_times=_valid_times(top["valid_times"]),
+        **{key: check(key, top[key]) for key, check in _SETTINGS.items()},
     )
     _check_range(profile)
+    for t in profile.times:
+        profile.check_time(t)
     return profile
 
 
 def _check_range(profile: Profile) -> None:
-    low, high = profile.conductance["g_min_us"], profile.conductance["g_max_us"]
-    if low >= high:
-        raise InvalidValueError(f"Expected `g_min_us` to be below g_max_us = {high:g}, but got {low:g}")
+    limits = profile.mapping.g_min_us, profile.mapping.g_max_us
+    profile.physics.check_range(*limits)
+
+
+def _valid_times(value: object) -> tuple[float, float]:
+    mapping = _mapping("valid_times", value, ["from", "to"])
+    first, last = parse_time(mapping["from"]), parse_time(mapping["to"])
+    if first > last:
+        raise InvalidValueError(f"Expected `valid_times` to be from one time to a later one, but got {value!r}")
+    return first, last
 
 
 def _mapping(name: str, value: Any, keys: list[str]) -> dict[str, Any]:
@@ -240,17 +287,21 @@ def _mapping(name: str, value: Any, keys: list[str]) -> dict[str, Any]:
     return value
 
 
-def _numbers(name: str, value: Any, bounds: Mapping[str, Bounds]) -> dict[str, float]:
-    mapping = _mapping(name, value, list(bounds))
-    return {key: _number(f"{name}.{key}", mapping[key], limit) for key, limit in bounds.items()}
+def _values(name: str, value: Any, checks: Mapping[str, Check]) -> dict[str, Any]:
+    mapping = _mapping(name, value, list(checks))
+    return {key: _checked(f"{name}.{key}", mapping[key], check) for key, check in checks.items()}
 
 
-def _number(name: str, value: object, bounds: Bounds) -> float:
+def _checked(name: str, value: object, check: Check) -> Any:
+    """Return a value as it stands in a file, if it is valid; numbers as floats, so that 1 and 1.0 are the same."""
     try:
-        return check_number(name, value, minimum=bounds.minimum, above=bounds.above)
+        found = check(name, value)
     except InvalidValueError as error:
         hint = "; YAML takes a number such as 250e-9 for text: write 250.0e-9" if isinstance(value, str) else ""
         raise InvalidValueError(f"{error}{hint}") from None
+    if isinstance(found, (int, float)):
+        return found
+    return list(found) if isinstance(found, tuple) else copy.deepcopy(value)
 
 
 def _text(name: str, value: Any) -> str:
@@ -259,11 +310,19 @@ def _text(name: str, value: Any) -> str:
     return value.strip()
 
 
-def _tile(value: Any) -> Tile:
+def _tile(name: str, value: Any) -> Tile:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         value = {"rows": value[0], "columns": value[1]}
-    mapping = _mapping("tile", value, ["rows", "columns"])
+    mapping = _mapping(name, value, ["rows", "columns"])
     return (
         check_integer("tile.rows", mapping["rows"], minimum=1),
         check_integer("tile.columns", mapping["columns"], minimum=1),
     )
+
+
+_SETTINGS: dict[str, Check] = {
+    "granularity": lambda name, value: check_choice(name, value, GRANULARITIES),
+    "tile": _tile,
+    "clip_percentile": lambda name, value: check_number(name, value, above=50, maximum=100),
+    "compensation": lambda name, value: check_choice(name, value, COMPENSATIONS),
+}

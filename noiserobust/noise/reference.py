@@ -10,17 +10,13 @@ from torch import Tensor
 from noiserobust.errors import InvalidValueError, check_integer
 
 REFERENCES = ("max", "l2", "std", "absolute", "weight")
-GRANULARITIES = ("filter", "tensor", "tile")
+GRANULARITIES = ("filter", "tensor", "tile", "column")
 
 Tile = tuple[int, int]
 Statistic = Callable[[Tensor], Tensor]
+"""From a matrix to one number for each of its rows, of shape ``(rows, 1)``."""
 
 _STATISTICS: dict[str, Statistic] = {
-    "max": lambda w: w.abs().amax(),
-    "l2": lambda w: torch.linalg.vector_norm(w),
-    "std": lambda w: w.std(correction=0),
-}
-_ROW_STATISTICS: dict[str, Statistic] = {
     "max": lambda w: w.abs().amax(dim=1, keepdim=True),
     "l2": lambda w: torch.linalg.vector_norm(w, dim=1, keepdim=True),
     "std": lambda w: w.std(dim=1, correction=0, keepdim=True),
@@ -45,8 +41,9 @@ def reference_scale(matrix: Tensor, reference: str, granularity: str, tile: Tile
         matrix: weights of shape ``(filters, inputs)``, floating point.
         reference: ``"max"`` (largest magnitude), ``"l2"`` (Euclidean norm) or ``"std"`` (population standard
             deviation) of the group, ``"weight"`` (each weight's own magnitude) or ``"absolute"`` (1).
-        granularity: the group: ``"filter"`` (a row), ``"tensor"`` (all) or ``"tile"`` (a block of at most ``rows``
-            inputs by ``columns`` filters). Without effect on ``"weight"`` and ``"absolute"``.
+        granularity: the group: ``"filter"`` (a row), ``"tensor"`` (all), ``"tile"`` (a block of at most ``rows`` inputs
+            by ``columns`` filters) or ``"column"`` (at most ``rows`` inputs of one filter). Without effect on
+            ``"weight"`` and ``"absolute"``.
         tile: ``(rows, columns)`` of a crossbar tile; rows take inputs, columns take filters.
 
     Returns:
@@ -56,18 +53,31 @@ def reference_scale(matrix: Tensor, reference: str, granularity: str, tile: Tile
         return matrix.new_ones(1, 1)
     if reference == "weight":
         return matrix.abs()
+    return per_group(matrix, _STATISTICS[reference], granularity, tile)
+
+
+def per_group(matrix: Tensor, statistic: Statistic, granularity: str, tile: Tile) -> Tensor:
+    """Return a statistic of the group that each weight belongs to.
+
+    Args:
+        matrix: weights of shape ``(filters, inputs)``.
+        statistic: from a matrix to one number for each of its rows, of shape ``(rows, 1)``.
+        granularity: the group, as for :func:`reference_scale`.
+        tile: as for :func:`reference_scale`.
+
+    Returns:
+        Tensor that broadcasts to the shape of ``matrix``.
+    """
     if granularity == "filter":
-        return _ROW_STATISTICS[reference](matrix)
+        return statistic(matrix)
     if granularity == "tensor":
-        return _STATISTICS[reference](matrix).reshape(1, 1)
-    return per_tile(matrix, _STATISTICS[reference], tile)
-
-
-def per_tile(matrix: Tensor, statistic: Statistic, tile: Tile) -> Tensor:
-    """Return a tensor like ``matrix`` that holds, for each crossbar tile, the statistic of that tile's weights."""
+        return statistic(matrix.reshape(1, -1))
     rows, columns = tile
     result = torch.empty_like(matrix)
-    for source, target in zip(matrix.split(columns, dim=0), result.split(columns, dim=0), strict=True):
-        for block, out in zip(source.split(rows, dim=1), target.split(rows, dim=1), strict=True):
-            out.copy_(statistic(block))
+    for source, target in zip(matrix.split(rows, dim=1), result.split(rows, dim=1), strict=True):
+        if granularity == "column":
+            target.copy_(statistic(source))
+            continue
+        for block, out in zip(source.split(columns, dim=0), target.split(columns, dim=0), strict=True):
+            out.copy_(statistic(block.reshape(1, -1)))
     return result

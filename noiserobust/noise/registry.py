@@ -6,28 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from noiserobust.config import NoiseConfig
-from noiserobust.errors import InvalidValueError, check_choice, unknown_name
+from noiserobust.errors import InvalidValueError, NoiseRobustError, unknown_name
 from noiserobust.noise.base import Noise
+from noiserobust.noise.compose import Compose
 from noiserobust.noise.device import DeviceNoise
+from noiserobust.noise.faults import KINDS as FAULTS
+from noiserobust.noise.faults import Faults
 from noiserobust.noise.kernels import KernelTransform
-from noiserobust.noise.profiles import parse_profile, profile_names
+from noiserobust.noise.profiles import load_profile, parse_profile, profile_names
+from noiserobust.noise.quantization import Quantization
 from noiserobust.noise.scaled import SCALED_NOISES
 from noiserobust.yamlfile import read_yaml
 
-DEFAULT_LEVEL = 0.05
-"""Sigma or b of a scaled noise for which no level is given."""
-
 KERNELS = "kernels"
 """The name of the random kernel transforms of weight augmentation."""
+
+_NOISES: dict[str, Noise] = {
+    **{kind: noise(0.05) for kind, noise in SCALED_NOISES.items()},
+    **{kind: Faults(0.01, kind=kind) for kind in FAULTS},
+    "quantization": Quantization(8),
+    KERNELS: KernelTransform(),
+}
+"""Noises by name, at the level they have if none is given."""
 
 
 def build_noise(spec: str, level: str | float | None = None, **settings: Any) -> Noise:
     """Return a noise by name.
 
     Args:
-        spec: ``"gaussian"``, ``"laplace"``, ``"kernels"``, a profile's name, or a ``.yaml`` file: a device profile, or
-            settings such as ``{noise: gaussian, reference: l2}``.
-        level: its severity; by default 0.05 for scaled noise, 0.22 for kernels, one day for a device.
+        spec: ``"gaussian"``, ``"laplace"``, ``"quantization"``, ``"stuck-zero"``, ``"stuck-max"``, ``"dead-rows"``,
+            ``"dead-columns"``, ``"kernels"``, a profile's name, or a ``.yaml`` file: a device profile, settings such as
+            ``{noise: gaussian, reference: l2}``, or several, ``{compose: [{noise: pcm-nandakumar-2019}, {noise:
+            stuck-zero, level: 0.01}]}``, of which the first has the level.
+        level: its severity; by default sigma or b = 0.05, 8 bits, 1 % of faults, p = 0.22 for kernels, one day for a
+            device.
         settings: what differs from the default or from the file, such as ``reference="l2"``.
 
     Raises:
@@ -50,27 +62,42 @@ def noise_from_config(config: NoiseConfig, default: str = "gaussian") -> Noise:
 
 
 def _from_name(name: str) -> Noise:
-    if name in SCALED_NOISES:
-        return SCALED_NOISES[name](DEFAULT_LEVEL)
-    if name == KERNELS:
-        return KernelTransform()
+    if name in _NOISES:
+        return _NOISES[name]
     if name in profile_names():
         return DeviceNoise.from_profile(name)
-    raise unknown_name("noise", name, [*SCALED_NOISES, KERNELS, *profile_names()])
+    raise unknown_name("noise", name, [*_NOISES, *profile_names()])
 
 
 def _from_file(path: Path) -> Noise:
     content: Any = read_yaml(path)
     if isinstance(content, dict) and "schema_version" in content:
-        profile = parse_profile(content, str(path))
-        return DeviceNoise(profile)
-    if not isinstance(content, dict) or not isinstance(content.get("noise"), str):
+        return DeviceNoise(parse_profile(content, str(path)))
+    if not isinstance(content, dict) or not (isinstance(content.get("noise"), str) or "compose" in content):
         raise InvalidValueError(
-            f"Expected {path} to hold a device profile or a mapping with a `noise`, but got {content!r}"
+            f"Expected {path} to hold a device profile or a mapping with a `noise` or `compose`, but got {content!r}"
         )
-    settings = {str(key): value for key, value in content.items() if key != "noise"}
     try:
-        kind = check_choice("noise", content["noise"], SCALED_NOISES)
-        return SCALED_NOISES[kind](DEFAULT_LEVEL).with_settings(**settings)
-    except InvalidValueError as error:
+        return _composed(content, path) if "compose" in content else _from_settings(content, path)
+    except NoiseRobustError as error:
         raise InvalidValueError(f"{path}: {error}") from None
+
+
+def _composed(content: dict[Any, Any], path: Path) -> Noise:
+    parts = content["compose"]
+    for key in content:
+        if key != "compose":
+            raise InvalidValueError(f"Expected `compose` to stand alone, but got {key!r} as well")
+    if not isinstance(parts, list) or not all(isinstance(p, dict) and isinstance(p.get("noise"), str) for p in parts):
+        raise InvalidValueError(f"Expected `compose` to be a list of mappings with a `noise`, but got {parts!r}")
+    return Compose([_from_settings(part, path) for part in parts])
+
+
+def _from_settings(content: dict[Any, Any], path: Path) -> Noise:
+    spec = content["noise"]
+    settings = {str(key): value for key, value in content.items() if key != "noise"}
+    if not spec.endswith((".yaml", ".yml")):
+        return build_noise(spec, **settings)
+    profile = path.parent / spec  # beside the file that names it
+    level = settings.pop("level", "1d")
+    return DeviceNoise(load_profile(profile)).with_settings(**settings).at(level)

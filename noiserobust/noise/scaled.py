@@ -25,7 +25,8 @@ class ScaledNoise(Noise):
         reference: what the level is a fraction of: ``"max"`` the largest magnitude (default), ``"l2"`` the Euclidean
             norm, ``"std"`` the population standard deviation of the group; ``"weight"`` each weight's own magnitude
             (multiplicative noise); ``"absolute"`` 1.
-        granularity: the group: ``"filter"`` one output channel (default), ``"tensor"``, or ``"tile"``.
+        granularity: the group: ``"filter"`` one output channel (default), ``"tensor"``, ``"tile"``, or ``"column"``,
+            what a filter has in one tile.
         tile: ``(rows, columns)`` of a crossbar tile; rows take inputs, columns take output channels.
     """
 
@@ -50,7 +51,9 @@ class ScaledNoise(Noise):
         if self.reference != "max":
             parts.append(self.reference)
         if self.reference not in ("absolute", "weight") and self.granularity != "filter":
-            parts.append(self.granularity if self.granularity != "tile" else f"tile{self.tile[0]}x{self.tile[1]}")
+            rows, columns = self.tile
+            suffix = {"tile": f"{rows}x{columns}", "column": f"{rows}"}.get(self.granularity, "")
+            parts.append(self.granularity + suffix)
         return "-".join(parts)
 
     @property

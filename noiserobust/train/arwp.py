@@ -12,7 +12,8 @@ from torch import nn
 
 from noiserobust.errors import InvalidValueError, check_number
 from noiserobust.noise.base import check_weight
-from noiserobust.perturb import Change, Site
+from noiserobust.noise.sites import Site
+from noiserobust.perturb import Change
 from noiserobust.train.method import Moment
 from noiserobust.train.rwp import RWP
 

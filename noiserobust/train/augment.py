@@ -11,7 +11,7 @@ from torch import nn
 
 from noiserobust.errors import InvalidValueError, check_choice
 from noiserobust.noise.kernels import KernelTransform
-from noiserobust.perturb import Site
+from noiserobust.noise.sites import Site
 from noiserobust.train.method import Moment
 from noiserobust.train.rwp import RWP
 

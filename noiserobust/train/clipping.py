@@ -10,7 +10,7 @@ from torch import nn
 
 from noiserobust.errors import InvalidValueError, check_number
 from noiserobust.noise.base import check_weight
-from noiserobust.perturb import Site, find_sites
+from noiserobust.noise.sites import Site, find_sites
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from noiserobust.perturb import SavedWeights, Site
+from noiserobust.noise.sites import Site
+from noiserobust.perturb import SavedWeights
 from noiserobust.rng import Stream
 
 Memory = dict[str, Tensor]

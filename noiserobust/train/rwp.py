@@ -12,7 +12,8 @@ from torch import nn
 
 from noiserobust.errors import InvalidValueError, check_integer, check_number
 from noiserobust.noise.base import Noise
-from noiserobust.perturb import Change, Select, Site, displaced, find_sites, noisy_weights
+from noiserobust.noise.sites import Select, Site, find_sites
+from noiserobust.perturb import Change, displaced, noisy_weights
 from noiserobust.rng import Stream
 from noiserobust.train.method import Method, Moment
 

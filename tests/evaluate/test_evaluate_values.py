@@ -65,7 +65,6 @@ def test_values_are_those_of_a_plain_loop(noise) -> None:
 
 
 def test_device_noise_is_evaluated_like_any_other() -> None:
-    pytest.importorskip("aihwkit")
     noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
     model, (x, y) = network(), data()
     draws = nr.evaluate(model, (x, y), noise=noise, levels=["clean", "1s", "1y"], draws=2).draws

@@ -10,7 +10,8 @@ from noiserobust.models.blocks import Bottleneck
 from noiserobust.models.registry import MODELS, build_model
 from noiserobust.models.resnet import ResNet
 from noiserobust.noise.scaled import GaussianNoise
-from noiserobust.perturb import displaced, find_sites, perturbed
+from noiserobust.noise.sites import find_sites
+from noiserobust.perturb import displaced, perturbed
 
 FAMILIES = {
     "digits-mlp": partial(build_model, "digits-mlp"),

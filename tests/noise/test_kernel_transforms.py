@@ -329,7 +329,6 @@ def test_a_scaled_noise_is_weakened_in_its_level(noise: nr.Noise, strength: floa
 
 
 def device(t: str = "1d") -> nr.DeviceNoise:
-    pytest.importorskip("aihwkit")
     return nr.DeviceNoise.from_profile("pcm-nandakumar-2019", t=t)
 
 

@@ -116,7 +116,7 @@ def check_gain(noise, weights, gain):
     assert ((noisy * weights).sum() / weights.pow(2).sum()).item() == pytest.approx(gain, rel=0.03)
 
 
-pcm = pytest.importorskip("aihwkit", reason="needs the extra `aihwkit`") and DeviceNoise.from_profile
+pcm = DeviceNoise.from_profile
 RAW = {"compensation": "none"}
 
 

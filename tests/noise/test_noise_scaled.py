@@ -56,7 +56,9 @@ def plain_scale(weight, reference, granularity, tile, view):
     groups = {}
     for index in np.ndindex(weight.shape):
         row, column = place(index, weight.shape, view)
-        group = {"filter": row, "tensor": 0, "tile": tile and (row // tile[1], column // tile[0])}[granularity]
+        in_tile = column // tile[0] if tile else None
+        group = {"filter": row, "tensor": 0, "tile": tile and (row // tile[1], in_tile), "column": (row, in_tile)}
+        group = group[granularity]
         groups.setdefault(group, []).append(index)
     scale = np.empty_like(weight)
     for members in groups.values():

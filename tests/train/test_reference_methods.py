@@ -509,7 +509,6 @@ def test_a_time_is_drawn_log_uniformly_at_each_step(task: Task) -> None:
 
 
 def test_the_time_of_a_device_is_drawn_log_uniformly_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("aihwkit")
     task, device = TASKS["mlp"], nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
     real, times = nr.DeviceNoise.perturb, []
 

@@ -306,7 +306,6 @@ def test_an_exception_inside_perturbed_by_hand_restores_the_weights() -> None:
 
 
 def test_device_noise_can_be_trained_with() -> None:
-    pytest.importorskip("aihwkit")
     x, y = features(64)
     y = (x[:, 0] > 0).long() + (x[:, 1] > 1).long()
     model = mlp()

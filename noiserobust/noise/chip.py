@@ -1,0 +1,182 @@
+"""A programmed chip: a model's weights on devices whose errors are what they are, to be read at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from typing_extensions import Self
+
+from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.noise.base import Noise, check_weight
+from noiserobust.noise.crossbar import Programmed, program, read
+from noiserobust.noise.layout import FILTERS, FilterView
+from noiserobust.noise.profiles import Profile, parse_profile
+from noiserobust.noise.sites import Site
+from noiserobust.results.files import make_folder, read_json, sha256, write_atomic, write_json
+from noiserobust.results.manifest import environment
+from noiserobust.rng import Stream
+from noiserobust.times import SECONDS, format_time, parse_time
+
+TENSORS = "chip.safetensors"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Chip(Noise):
+    """A model's weights after programming; what is still random about them is the reading.
+
+    A noise like any other, for the model that was programmed: :func:`noiserobust.perturbed` puts the model on it at a
+    time, :func:`noiserobust.evaluate` measures it over times, each of ``draws`` reading it anew. Made by
+    :meth:`DeviceNoise.program <noiserobust.noise.device.DeviceNoise.program>`.
+
+    Args:
+        profile: the device.
+        programmed: each weight by its name.
+        origin: what the chip was drawn from: ``seed``, ``train_seed``, ``draw``.
+        t: time of reading, in seconds since programming.
+    """
+
+    profile: Profile
+    programmed: Mapping[str, Programmed] = field(repr=False)
+    origin: Mapping[str, int]
+    t: float = SECONDS["d"]
+    level_name: ClassVar[str] = "t"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "t", parse_time(self.t))
+        self.profile.check_time(self.t)
+
+    @property
+    def name(self) -> str:
+        """The profile's name and the number of the chip."""
+        return f"{self.profile.full_name}-chip{self.origin['draw']}"
+
+    @property
+    def level(self) -> float:
+        """The time since programming in seconds."""
+        return self.t
+
+    def at(self, level: str | float) -> Self:
+        """Return the same chip at another time, in seconds or as text such as ``"1d"``."""
+        return replace(self, t=parse_time(level))
+
+    def parse_level(self, text: str | float) -> float:
+        """Return a time in seconds from a number of seconds or text such as ``1d``."""
+        return self.at(text).t
+
+    def weakened(self, strength: float) -> Noise:
+        """Return the chip itself at strength 1.
+
+        Raises:
+            InvalidValueError: at another: a chip is what it is.
+        """
+        if strength != 1:
+            raise InvalidValueError(f"Expected a chip to be used at strength 1, but got {strength:g}")
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Return the profile with its settings, and what the chip was drawn from."""
+        return {"kind": "chip", "profile": self.profile.name, **self.profile.settings(), **self.origin}
+
+    def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
+        """Return a weight as it is read from this chip; see :meth:`Noise.perturb`.
+
+        Args:
+            weight: the one that was programmed.
+            stream: its last part is the name of the weight; random numbers of the reading come from it.
+            view: how it is laid out in filters.
+
+        Raises:
+            InvalidValueError: if no weight of this name, or another one, was programmed.
+        """
+        name = str(stream.path[-1]) if stream.path else ""
+        programmed = self.programmed.get(name)
+        if programmed is None:
+            raise InvalidValueError(f"Expected a chip with a weight {name}, but it has {', '.join(self.programmed)}")
+        matrix = view.matrix(check_weight(weight).float())
+        if not torch.equal(matrix, programmed.weight.to(matrix.device)):
+            raise InvalidValueError(
+                f"Expected {name} to be the weight that the chip was programmed with, but it is another; a chip "
+                "belongs to the weights of one training, and is read from clean weights"
+            )
+        noisy = read(self.profile, programmed.to(weight.device), self.t, stream.child("read", repr(self.t)))
+        return view.restore(noisy, weight.shape).to(weight.dtype)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the chip to a folder: ``chip.safetensors`` and, last, ``manifest.json``.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        path = make_folder(Path(folder))
+        tensors = {}
+        for name, programmed in self.programmed.items():
+            parts = {"weight": programmed.weight, **programmed.state}
+            tensors.update({f"{name}/{key}": value.cpu().contiguous() for key, value in parts.items()})
+        (path / MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
+        write_atomic(path / TENSORS, safetensors.torch.save(tensors))
+        manifest = {
+            "schema_version": 1,
+            "kind": "chip",
+            "profile": (self.profile.original or self.profile).content(),
+            "overrides": self.profile.overridden(),
+            "origin": dict(self.origin),
+            "sha256": sha256(path / TENSORS),
+            **environment(),
+        }
+        write_json(path / MANIFEST, manifest)
+
+    @classmethod
+    def load(cls, folder: str | Path, t: str | float = "1d") -> Self:
+        """Return the chip that :meth:`save` wrote.
+
+        Args:
+            folder: where to.
+            t: time of reading.
+
+        Raises:
+            MissingFileError: if there is no such folder, or no whole chip in it.
+            InvalidValueError: if the files are not those of a chip.
+        """
+        path = Path(folder)
+        manifest = read_json(path / MANIFEST)
+        if not isinstance(manifest, dict) or manifest.get("kind") != "chip" or manifest.get("schema_version") != 1:
+            raise InvalidValueError(f"Expected {path / MANIFEST} to be that of a chip, but it is not")
+        if not (path / TENSORS).is_file():
+            raise MissingFileError(f"Expected a file {path / TENSORS}, but there is none")
+        if sha256(path / TENSORS) != manifest.get("sha256"):
+            raise InvalidValueError(f"Expected {path / TENSORS} to be the file of its manifest, but its hash differs")
+        try:
+            profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])
+            origin = {key: int(manifest["origin"][key]) for key in ("seed", "train_seed", "draw")}
+            programmed = _parts(safetensors.torch.load_file(path / TENSORS))
+        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise InvalidValueError(f"Expected {path} to hold a chip, but got: {error}") from None
+        return cls(profile, programmed, origin, parse_time(t))
+
+    def __repr__(self) -> str:
+        return f"Chip({self.name!r}, t={format_time(self.t)!r}, weights={len(self.programmed)})"
+
+
+def program_sites(profile: Profile, sites: list[Site], stream: Stream) -> dict[str, Programmed]:
+    """Return the weights of a model after programming, each drawn from the child of ``stream`` of its name."""
+    programmed = {}
+    for site in sites:
+        matrix = site.view.matrix(check_weight(site.weight()).float())
+        programmed[site.name] = program(profile, matrix.clone(), stream.child(site.name))
+    return programmed
+
+
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Programmed]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, part = key.rpartition("/")
+        found.setdefault(name, {})[part] = value
+    return {name: Programmed(parts.pop("weight"), parts) for name, parts in found.items()}

@@ -1,0 +1,155 @@
+"""A programmed chip: fixed errors, followed through time, kept on disk."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import noiserobust as nr
+from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
+from noiserobust.noise.profiles import profile_names
+
+TIMES = ["1s", "1d"]
+
+
+def network(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        convolutions = nn.Conv2d(2, 6, 3, groups=2), nn.ReLU(), nn.ConvTranspose2d(6, 4, 2, groups=2), nn.Flatten()
+        return nn.Sequential(*convolutions, nn.Linear(4 * 49, 5)).eval()
+
+
+def weights(model):
+    return {k: v.detach().clone() for k, v in model.state_dict().items() if v.ndim > 1}
+
+
+def on_chip(model, noise, **numbers):
+    with nr.perturbed(model, noise, **numbers):
+        return weights(model)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", profile_names())
+@pytest.mark.parametrize("t", TIMES)
+def test_a_chip_is_the_one_that_evaluation_uses(name, t):
+    model, noise = network(), nr.DeviceNoise.from_profile(name, t)
+    chip = noise.program(model, seed=1, draw=2, train_seed=3)
+    numbers = {"seed": 1, "draw": 2, "train_seed": 3}
+    assert same(on_chip(model, chip, **numbers), on_chip(model, noise, **numbers))
+    other = nr.DeviceNoise.from_profile(name, "1d").program(model, seed=1, draw=2, train_seed=3)
+    assert same(on_chip(model, other.at(t), **numbers), on_chip(model, noise, **numbers))
+    assert not same(on_chip(model, noise.program(model, seed=1, draw=4), **numbers), on_chip(model, noise, **numbers))
+
+
+def test_only_the_reading_is_new_with_another_draw():
+    model = network()
+    chip = nr.DeviceNoise.from_profile("pcm-hermes-1", "1h").program(model)
+    one, other = (on_chip(model, chip, draw=k) for k in (0, 1))
+    assert not same(one, other)
+    quiet = nr.DeviceNoise.from_profile("pcm-hermes-1", "1h", read_noise_scale=0.0).program(model)
+    assert same(on_chip(model, quiet, draw=0), on_chip(model, quiet, draw=1))
+    for key, read in one.items():  # both readings are around the same chip
+        spread = (read - other[key]).std()
+        assert spread < 0.9 * math.sqrt(2) * (read - weights(model)[key]).std()
+
+
+def test_a_device_without_read_noise_drifts_as_a_power_of_time():
+    model = nn.Linear(50, 40)
+    noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019", "1s", read_noise_scale=0.0, compensation="none")
+    chip = noise.program(model)
+    (state,) = (p.state for p in chip.programmed.values())
+    for t in (1.0, 3600.0, 3e7):
+        g = state["g_us"] * ((t + 20) / 20) ** -state["nu"]
+        expected = (g[0] - g[1]) / 25 * model.weight.abs().max()
+        torch.testing.assert_close(on_chip(model, chip.at(t))["weight"], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_chip_survives_the_disk(tmp_path):
+    model = network()
+    settings = {"granularity": "tile", "tile": (4, 4), "converter": "dual_pair", "factors": [1, 3]}
+    chip = nr.DeviceNoise.from_profile("pcm-nandakumar-2019", **settings).program(model, seed=5, draw=6)
+    chip.save(tmp_path / "chip")
+    again = nr.Chip.load(tmp_path / "chip", t="1h")
+    assert again.t == 3600
+    assert again.name == chip.name
+    assert again.describe() == chip.describe()
+    assert same(on_chip(model, again, draw=1), on_chip(model, chip.at("1h"), draw=1))
+    manifest = json.loads((tmp_path / "chip/manifest.json").read_text())
+    assert manifest["origin"] == {"seed": 5, "train_seed": 0, "draw": 6}
+    assert manifest["profile"]["name"] == "pcm-nandakumar-2019"
+    assert sorted(p.name for p in (tmp_path / "chip").iterdir()) == ["chip.safetensors", "manifest.json"]
+
+
+def test_spoilt_chips_are_refused(tmp_path):
+    folder = tmp_path / "chip"
+    with pytest.raises(MissingFileError, match=r"Expected a file .*manifest\.json"):
+        nr.Chip.load(folder)
+    nr.DeviceNoise.from_profile("reram-wan-2022").program(network()).save(folder)
+    whole, manifest = (folder / "chip.safetensors").read_bytes(), (folder / "manifest.json").read_text()
+    for content in (whole[:-1], whole[:-4] + b"\0\0\0\1", b""):
+        (folder / "chip.safetensors").write_bytes(content)
+        with pytest.raises(InvalidValueError, match="to be the file of its manifest"):
+            nr.Chip.load(folder)
+    (folder / "chip.safetensors").unlink()
+    with pytest.raises(MissingFileError, match=r"chip\.safetensors, but there is none"):
+        nr.Chip.load(folder)
+    (folder / "chip.safetensors").write_bytes(whole)
+    for change in ({"kind": "evaluation"}, {"schema_version": 2}, {"origin": {}}, {"profile": {}}, {"overrides": 3}):
+        (folder / "manifest.json").write_text(json.dumps({**json.loads(manifest), **change}))
+        with pytest.raises(InvalidValueError, match="Expected"):
+            nr.Chip.load(folder)
+    (folder / "manifest.json").write_text(manifest)
+    nr.Chip.load(folder)
+
+
+def test_a_full_disk_leaves_no_chip_that_looks_whole(tmp_path, monkeypatch):
+    chip = nr.DeviceNoise.from_profile("reram-wan-2022").program(network())
+    chip.save(tmp_path)
+
+    def full(*_):
+        raise OutputError("Expected to be able to write, but got: No space left on device")
+
+    monkeypatch.setattr("noiserobust.noise.chip.write_json", full)
+    with pytest.raises(OutputError, match="No space left"):
+        chip.save(tmp_path)
+    with pytest.raises(MissingFileError):
+        nr.Chip.load(tmp_path)
+
+
+def test_a_chip_belongs_to_its_weights():
+    chip = nr.DeviceNoise.from_profile("pcm-hermes-2").program(network(0))
+    with pytest.raises(InvalidValueError, match="to be the weight that the chip was programmed with"):
+        on_chip(network(1), chip)
+    with pytest.raises(InvalidValueError, match=r"Expected a chip with a weight weight, but it has 0\.weight"):
+        on_chip(nn.Linear(3, 4), chip)
+    model = network(0)
+    with nr.perturbed(model, chip), pytest.raises(InvalidValueError, match="read from clean weights"):
+        on_chip(model, chip)  # it cannot drift twice
+    with pytest.raises(InvalidValueError, match="Expected a chip to be used at strength 1"):
+        chip.weakened(0.5)
+
+
+def test_a_chip_is_evaluated_over_time():
+    model = network()
+    x, y = torch.randn(60, 2, 8, 8), torch.arange(60) % 5
+    noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
+    chip = noise.program(model, draw=7)
+    found = nr.evaluate([model], (x, y), noise=chip, levels=TIMES, draws=3).draws
+    assert found.groupby("level").size().to_dict() == {1.0: 3, 86400.0: 3}
+    assert set(found.noise) == {"pcm-nandakumar-2019-chip7"}
+    with nr.perturbed(model, chip.at("1d"), draw=2):
+        right = (model(x).argmax(1) == y).float().mean().item()
+    assert np.isclose(found[(found.level == 86400) & (found.draw == 2)].value.item(), 100 * right)
+
+
+def test_times_are_checked():
+    chip = nr.DeviceNoise.from_profile("reram-wan-2022").program(network())
+    for bad in ("1h", "3d", 0):
+        with pytest.raises(InvalidValueError, match="Expected `t` to be"):
+            chip.at(bad)
