@@ -1,0 +1,84 @@
+"""The command line: ``noiserobust demo | train | evaluate | report | profiles``.
+
+A verb imports what it needs when it runs, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+from jsonargparse import ArgumentParser
+
+from noiserobust.cli.evaluate import add_demo, add_evaluate, add_report, demo, evaluate, report
+from noiserobust.cli.parsing import one_line, parse
+from noiserobust.cli.profiles import add_profiles, profiles
+from noiserobust.cli.train import add_train, train
+from noiserobust.errors import NoiseRobustError
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+_VERBS = {
+    "demo": (add_demo, demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
+    "train": (add_train, train, "train a model for a noise, one training a train seed"),
+    "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
+    "report": (add_report, report, "write tables, curves and a page from evaluations"),
+    "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments, by default those of the process.
+
+    Returns:
+        Exit status: 0 done, 2 bad input or usage, 130 interrupted. A fault of ours is an exception (status 1).
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
+    try:
+        parser = _parser()
+        settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
+        if settings.verb is None:
+            parser.print_help()
+        else:
+            _VERBS[settings.verb][1](settings[settings.verb])
+    except NoiseRobustError as error:
+        if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
+            return BAD_INPUT
+        print(f"noiserobust: error: {one_line(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(
+            "noiserobust: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr
+        )
+        return INTERRUPTED
+    return DONE
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="noiserobust",
+        description="Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
+        exit_on_error=False,
+        allow_abbrev=False,
+        version=_version(),
+    )
+    verbs = parser.add_subcommands(dest="verb", required=False)
+    for verb, (add, _, help_text) in _VERBS.items():
+        sub = ArgumentParser(
+            description=f"{help_text[0].upper()}{help_text[1:]}.", exit_on_error=False, allow_abbrev=False
+        )
+        add(sub)
+        verbs.add_subcommand(verb, sub, help=help_text)
+    return parser
+
+
+def _version() -> str:
+    from noiserobust import __version__
+
+    return __version__

@@ -1,0 +1,79 @@
+"""``noiserobust demo``, ``evaluate`` and ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
+from noiserobust.config import PRECISIONS
+
+
+def add_demo(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for weights, results and the report")
+
+
+def demo(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.demo import run_demo
+
+    run_demo(settings.out)
+
+
+def add_evaluate(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("--model", type=str, required=True, help="name, package.module:callable or file.py:callable")
+    parser.add_argument("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
+    parser.add_argument(
+        "--weights", type=Path, nargs="+", required=True, help=".safetensors, .pt, .pth or .th files, one a train seed"
+    )
+    parser.add_argument("--data", type=str, required=True, help=f"{DATA}; the test split")
+    parser.add_argument("--download", action="store_true", help=DOWNLOAD)
+    parser.add_argument(
+        "--normalize",
+        type=str,
+        help="imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else the data set's own",
+    )
+    parser.add_argument("--noise", type=str, required=True, help="gaussian, laplace, a device profile or FILE.yaml")
+    parser.add_argument(
+        "--levels",
+        type=str,
+        nargs="+",
+        required=True,
+        help="severities: sigma or b as a fraction of the largest weight of a filter, or times (1s 1h 1d 1y); "
+        "clean is without noise",
+    )
+    parser.add_argument("--draws", type=int, default=10, help="noise draws (chips) for each file and level, >= 1")
+    parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
+    parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
+    parser.add_argument("--precision", type=str, default="fp32", help=f"{' or '.join(PRECISIONS)}")
+    parser.add_argument("--batch-size", type=int, help="images a pass; default: 100 on a CPU, else 1000")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
+
+
+def evaluate(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
+
+    out = settings.out
+    values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
+    values["model_args"] = model_args(settings.model_args)
+    result = evaluate_files(EvaluateConfig(**values), out, download=settings.download, progress=True)
+    print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
+    print(f"{out}: draws.csv, summary.csv, manifest.json")
+
+
+def add_report(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", help="result folders, or folders that contain some")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
+
+
+def report(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.report import write_report
+
+    print(write_report(settings.folders, settings.out).html)

@@ -1,0 +1,144 @@
+"""From arguments and configuration files to checked settings; what is wrong is said in our voice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from noiserobust.config import Scalar, TrainConfig
+from noiserobust.errors import InvalidValueError, did_you_mean, unknown_name
+
+DATA = (
+    "digits, cifar10, cifar100, mnist or fashion-mnist (in $NOISEROBUST_DATA or ./data, or cifar10:PATH), "
+    "cifar10-c:DIR/fog/3, npz:FILE, imagefolder:DIR[@size=224] or file.py:callable"
+)
+DOWNLOAD = "fetch cifar10, cifar100, mnist or fashion-mnist if they are not there, and check them"
+
+
+def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Return the settings that arguments, and a configuration file among them, stand for.
+
+    Raises:
+        InvalidValueError: if they are not valid.
+    """
+    arguments = _with_known_dashes(arguments, parser)
+    for before, path in pairwise(arguments):
+        if before == "--config":
+            _check_config(Path(path))
+    try:
+        settings: Namespace = parser.instantiate(parser.parse_args(_with_config_first(arguments)))
+    except UnicodeDecodeError as error:
+        raise InvalidValueError(f"Expected `config` to be UTF-8 text, but got: {error}") from error
+    except ArgumentError as error:
+        raise InvalidValueError(_in_our_voice(str(error), parser)) from error
+    return settings
+
+
+def _check_config(path: Path) -> None:
+    """Raise an error for what the parser would take for something else, or not survive."""
+    from dataclasses import fields, is_dataclass
+    from typing import get_type_hints
+
+    from noiserobust.yamlfile import read_settings
+
+    def check(content: dict[str, Any], kind: Any, prefix: str) -> None:
+        hints = get_type_hints(kind)
+        for name in (f.name for f in fields(kind)):
+            group = hints[name]
+            if name in content and is_dataclass(group):
+                if not isinstance(content[name], dict):
+                    raise InvalidValueError(
+                        f"Expected `{prefix}{name}` of {path} to be settings, name: value, but got {content[name]!r}"
+                    )
+                check(content[name], group, f"{prefix}{name}.")
+
+    settings = read_settings(path)
+    if "out" in settings:
+        raise InvalidValueError(f"Expected `out` to be given as an option, but {path} has it")
+    arguments = settings.get("model_args")
+    if isinstance(arguments, dict) and not all(isinstance(name, str) for name in arguments):
+        raise InvalidValueError(f"Expected `model_args` of {path} to have names as keys, but got {arguments!r}")
+    check(settings, TrainConfig, "")
+
+
+def _with_config_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``--config FILE`` after the verb: what is given as an option replaces the file's."""
+    if "--config" not in arguments[1:-1]:
+        return arguments
+    at = arguments.index("--config")
+    return [arguments[0], *arguments[at : at + 2], *arguments[1:at], *arguments[at + 2 :]]
+
+
+def _with_known_dashes(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """Return the arguments with ``--batch-size`` for ``--batch_size`` and the other way round, as the verb has it."""
+    known = _settings(parser, arguments[0] if arguments else "")
+
+    def spelt(argument: str) -> str:
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--") or option.removeprefix("--") in known:
+            return argument
+        name = option.removeprefix("--")
+        twin = next((t for t in (name.replace("-", "_"), name.replace("_", "-")) if t in known), name)
+        return f"--{twin}{equals}{value}"
+
+    return [spelt(argument) for argument in arguments]
+
+
+def _in_our_voice(message: str, parser: ArgumentParser) -> str:
+    """Return what the parser says about an argument as ``Expected `X` to be ..., but got ...``."""
+    message = one_line(message)
+    if match := re.fullmatch(r"argument verb: invalid choice: '(.*)' \(choose from .*", message):
+        return str(unknown_name("verb", match[1], _subparsers(parser)))
+    if match := re.search(r'Parser key "([^"]+)": File does not exist: (.*)', message):
+        return f"Expected `{match[1]}` to be a file, but there is no {match[2]}"
+    if match := re.fullmatch(r"argument (\S+): expected (?:at least )?one argument", message):
+        return f"Expected `{match[1]}` to be followed by a value, but got nothing"
+    if match := re.fullmatch(r"the following arguments are required: (.*)", message):
+        names = ", ".join(f"`--{name.rpartition('.')[2]}`" for name in match[1].split(", "))
+        return f"Expected {names} to be given, but got nothing"
+    if match := re.search(r'Parser key "([^"]+)": Does not validate .*?\[(.+?)\] Errors: .*Given value: (.*)', message):
+        kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("NoneType", "null").replace(", ", " or ")
+        return f"Expected `{match[1]}` to be of type {kinds}, but got {match[3]!r}"
+    if match := re.search(r'Parser key "([^"]+)"(?: element \d+)?: Expected an? (.+?)\. Got value: (.*)', message):
+        key, wanted, got = match.groups()
+        kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", wanted)
+        return f"Expected `{key}` to be of type {kind}, but got {got!r}"
+    if match := re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.\-]+)", message):
+        return f"Expected only known settings, but got {match[1]!r}{did_you_mean(match[1], _settings(parser))}"
+    return message
+
+
+def _settings(parser: ArgumentParser, verb: str | None = None) -> set[str]:
+    """Return the names of the settings of a verb, or of all."""
+    subparsers = [p for name, p in _subparsers(parser).items() if verb in (None, name)]
+    return {option.removeprefix("--") for p in subparsers for a in p._actions for option in a.option_strings}
+
+
+def _subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:
+    action = parser._subcommands_action
+    return dict(action._name_parser_map) if action else {}
+
+
+def model_args(pairs: Sequence[str]) -> dict[str, Scalar]:
+    """Return arguments of a model given as ``name=value``; values are read as in YAML."""
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise InvalidValueError(f"Expected `model-args` to be of the form name=value, but got {pair!r}")
+        try:
+            arguments[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InvalidValueError(f"Expected `model-args` to give {key} a value, but got {value!r}") from None
+    return arguments
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks."""
+    return " ".join(text.split())

@@ -1,0 +1,108 @@
+"""The error of weights on a device in numbers: gain, shift, spread, shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noiserobust.noise.base import Noise, chip_stream
+from noiserobust.noise.device import DeviceNoise
+from noiserobust.noise.layout import FILTERS, FilterView
+from noiserobust.rng import Stream
+from noiserobust.times import format_time
+
+
+@dataclass(frozen=True)
+class WeightError:
+    """What a noise does to a weight: ``noisy = gain * w + shift + error``, by least squares over several chips.
+
+    Gain and shift are the same for all weights of the tensor and every chip has its own; digital scaling can undo them.
+    The error, divided by the gain, cannot be undone.
+
+    Args:
+        gain: mean over chips.
+        shift: mean over chips, as a fraction of the largest magnitude of the tensor.
+        std_of_tensor: std of the error, as a fraction of the largest magnitude of the tensor.
+        std_of_filter: the sigma of max-scaled Gaussian noise of the same error power: root of the mean square error
+            over the mean square of the filters' largest magnitudes.
+        relative: root of the mean square error over the mean square weight: what the error is to the signal.
+        std_small: std of the error of weights below a tenth of the largest, as ``std_of_tensor``; NaN without such.
+        std_large: the same of weights above half of the largest.
+        kurtosis: excess kurtosis of the error over the tensor: 0 for Gaussian, 3 for Laplace noise.
+    """
+
+    gain: float
+    shift: float
+    std_of_tensor: float
+    std_of_filter: float
+    relative: float
+    std_small: float
+    std_large: float
+    kurtosis: float
+
+
+def weight_error(noise: Noise, weight: Tensor, streams: Sequence[Stream], view: FilterView = FILTERS) -> WeightError:
+    """Measure what a noise does to a weight.
+
+    Args:
+        noise: at a severity.
+        weight: floating point tensor that is not zero.
+        streams: one for each chip.
+        view: how the weight is laid out in filters.
+    """
+    clean = view.matrix(weight.detach()).double()
+    largest = clean.abs().max()
+    if clean.numel() < 2 or largest == 0:
+        raise ValueError("Expected a weight with two numbers that are not zero")
+    filters = clean.abs().amax(dim=1, keepdim=True)
+    size = clean.abs() / largest
+    gains, shifts, errors = [], [], []
+    centred = clean - clean.mean()
+    for stream in streams:
+        noisy = view.matrix(noise.perturb(weight, stream, view)).double()
+        power = centred.square().sum()
+        gain = (centred * noisy).sum() / power if power > 0 else noisy.mean() / clean.mean()
+        shift = noisy.mean() - gain * clean.mean()
+        gains.append(gain)
+        shifts.append(shift / largest)
+        errors.append((noisy - gain * clean - shift) / gain)
+    error = torch.stack(errors)
+    square = error.square().mean(dim=0)
+    return WeightError(
+        gain=_mean(gains),
+        shift=_mean(shifts),
+        std_of_tensor=float(square.mean().sqrt() / largest),
+        std_of_filter=float((square.mean() / filters.square().expand_as(clean).mean()).sqrt()),
+        relative=float((square.mean() / clean.square().mean()).sqrt()),
+        std_small=float(square[size < 0.1].mean().sqrt() / largest),
+        std_large=float(square[size > 0.5].mean().sqrt() / largest),
+        kurtosis=float(error.pow(4).mean() / error.square().mean().square() - 3),
+    )
+
+
+def error_table(noise: DeviceNoise, times: Sequence[float], seed: int = 0) -> str:
+    """Return a text table of what a device does to Gaussian weights over time: raw, and after its compensation.
+
+    Args:
+        noise: the device.
+        times: in seconds.
+        seed: root seed of the weights and of the chip.
+    """
+    weight = torch.from_numpy(Stream(seed, "weights").normal((256, 256)))
+    stream = chip_stream(seed, 0, 0).child("weight")
+    lines = [f"{'t':>8}  {'gain':>6}  {'shift':>6}  {'raw':>6}  {'compensated':>11}"]
+    for t in times:
+        raw = weight_error(noise.at(t).with_settings(compensation="none"), weight, [stream])
+        errors = [
+            n.perturb(weight, stream) - weight for n in (noise.at(t).with_settings(compensation="none"), noise.at(t))
+        ]
+        stds = [100 * float(e.std() / weight.abs().max()) for e in errors]
+        lines.append(f"{format_time(t):>8}  {raw.gain:6.3f}  {100 * raw.shift:6.2f}  {stds[0]:6.2f}  {stds[1]:11.2f}")
+    return "\n".join(lines)
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean())

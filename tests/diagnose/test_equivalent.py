@@ -1,0 +1,159 @@
+"""What a device does to weights in numbers, and the Gaussian noise that does as much."""
+
+import math
+from io import StringIO
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import noiserobust as nr
+from noiserobust.cli import main
+from noiserobust.diagnose.equivalent import TOTAL, as_text, equivalent_noise
+from noiserobust.diagnose.errors import weight_error
+from noiserobust.models.weights import write_weights
+from noiserobust.noise.base import Noise
+from noiserobust.noise.profiles import load_profile, profile_names
+
+STREAMS = [nr.Stream(0, "chip", k) for k in range(3)]
+
+
+class Known(Noise):
+    """``gain * w + shift + error`` with errors of a known distribution and size."""
+
+    name, level_name, level = "known", "x", 1.0
+
+    def __init__(self, gain=0.7, shift=0.03, std=0.02, kind="normal"):
+        self.gain, self.shift, self.std, self.kind = gain, shift, std, kind
+
+    def at(self, level):
+        return self
+
+    def perturb(self, weight, stream, view=None):
+        z = torch.from_numpy(getattr(stream, self.kind)(tuple(weight.shape))).double()
+        return self.gain * (weight + self.std * z) + self.shift
+
+
+@pytest.fixture
+def weight():
+    return torch.from_numpy(nr.Stream(0, "w").normal((200, 300))).double()
+
+
+def test_the_parts_of_an_error_are_told_apart(weight):
+    largest = weight.abs().max().item()
+    found = weight_error(Known(), weight, STREAMS)
+    assert found.gain == pytest.approx(0.7, rel=1e-3)
+    assert found.shift == pytest.approx(0.03 / largest, rel=1e-2)
+    assert found.std_of_tensor == pytest.approx(0.02 / largest, rel=1e-2)
+    filters = weight.abs().amax(1)
+    assert found.std_of_filter == pytest.approx(0.02 / filters.square().mean().sqrt().item(), rel=1e-2)
+    assert found.relative == pytest.approx(0.02 / weight.square().mean().sqrt().item(), rel=1e-2)
+    assert found.std_small == pytest.approx(found.std_large, rel=0.05)
+    assert found.kurtosis == pytest.approx(0, abs=0.05)
+    assert weight_error(Known(kind="laplace"), weight, STREAMS).kurtosis == pytest.approx(3, abs=0.2)
+
+
+def test_max_scaled_noise_is_equivalent_to_itself():
+    model = nn.Sequential(nn.Conv2d(3, 20, 3), nn.Flatten(), nn.Linear(500, 30))
+    for sigma in (0.01, 0.1):
+        table = equivalent_noise(model, nr.GaussianNoise(sigma), [sigma], chips=8)
+        assert table.layer.tolist() == ["0.weight", "2.weight", TOTAL]
+        assert table.sigma.tolist() == pytest.approx([sigma] * 3, rel=0.1)
+        assert table.weights.tolist() == [540, 15000, 15540]
+
+
+def test_layers_count_alike_in_the_total():
+    model = nn.Sequential(nn.Linear(300, 300), nn.Linear(300, 300))
+    with torch.no_grad():
+        model[1].weight[0, 0] = 20 * model[1].weight.abs().max()  # an outlier: the other weights drown
+    table = equivalent_noise(model, nr.DeviceNoise.from_profile("pcm-nandakumar-2019"), ["1d"]).set_index("layer")
+    one, other = (table.loc[f"{i}.weight"] for i in (0, 1))
+    assert other["sigma"] > 3 * one["sigma"]
+    unit = {i: table.loc[f"{i}.weight", "relative"] / table.loc[f"{i}.weight", "sigma"] for i in (0, 1)}
+    expected = math.sqrt((one["relative"] ** 2 + other["relative"] ** 2) / (unit[0] ** 2 + unit[1] ** 2))
+    assert table.loc[TOTAL, "sigma"] == pytest.approx(expected)
+
+
+def test_the_device_degrades_like_its_equivalent():
+    # Outputs of a linear layer: the mean square error under the device, gain taken off, and under the Gaussian noise.
+    layer = nn.Linear(400, 200, bias=False)
+    noise = nr.DeviceNoise.from_profile("pcm-hermes-2", "1d")
+    table = equivalent_noise(layer, noise, ["1d"])
+    sigma, gain = table.sigma.iloc[-1], table.gain.iloc[-1]
+    x = torch.randn(500, 400, generator=torch.Generator().manual_seed(0))
+
+    def error(noise, gain=1.0):
+        with torch.no_grad():
+            clean = layer(x)
+            found = []
+            for draw in range(5):
+                with nr.perturbed(layer, noise, draw=draw):
+                    found.append((layer(x) / gain - clean).square().mean().item())
+        return sum(found) / len(found)
+
+    assert error(noise, gain) == pytest.approx(error(nr.GaussianNoise(sigma)), rel=0.1)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "w.safetensors"
+    write_weights(path, nr.build_model("digits-mlp"), {"method": "sgd", "train_seed": "0"})
+    return path
+
+
+def run(capsys, *arguments):
+    status = main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_the_command_prints_and_writes_the_table(capsys, weights, tmp_path):
+    name = "reram-wan-2022"
+    arguments = ["profiles", "equivalent", name, "--model", "digits-mlp", "--weights", weights, "--t", "1s", "2d"]
+    status, out, _ = run(capsys, *arguments, "--chips", 2, "--out", tmp_path / "a/table.csv")
+    assert status == 0
+    model = nr.build_model("digits-mlp")
+    nr.models.weights.fit_weights(model, nr.models.weights.read_weights(weights))
+    expected = equivalent_noise(model, nr.DeviceNoise.from_profile(name), ["1s", "2d"], chips=2)
+    assert out == as_text(expected) + "\n"
+    assert "t = 2 d" in out
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "a/table.csv"), expected)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--t", "1h"], "Expected `t` to be one of 1s, 1d, 2d"),
+        (["--chips", "0"], "Expected `chips` to be an integer >= 1"),
+        (["--out", "table.txt"], "Expected `out` to end in .csv"),
+        (["--weights", "none.safetensors"], "none.safetensors"),
+        (["--model", "digits-mpl"], "did you mean 'digits-mlp'"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, weights, more, said):
+    arguments = ["profiles", "equivalent", "reram-wan-2022", "--model", "digits-mlp", "--weights", weights]
+    status, out, err = run(capsys, *arguments, *more)
+    assert (status, out) == (2, "")
+    assert err.startswith("noiserobust: error: Expected ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_model_and_weights_are_needed(capsys):
+    status, _, err = run(capsys, "profiles", "equivalent", "reram-wan-2022")
+    assert status == 2
+    assert "Expected `--model`, `--weights` to be given" in err
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_what_show_prints_is_the_profile(capsys, name, tmp_path):
+    status, out, _ = run(capsys, "profiles", "show", name)
+    assert status == 0
+    (tmp_path / "mine.yaml").write_text(out)
+    assert load_profile(tmp_path / "mine.yaml") == load_profile(name)
+    assert yaml.safe_load(StringIO(out)) == load_profile(name).content()
+    comments = [line for line in out.splitlines() if line.startswith("#")]
+    assert len(comments) == 2 + len(load_profile(name).times)
