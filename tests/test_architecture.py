@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
-    "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
+    "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data", "report"},
     "cli": GROUND | {"noise", "models", "results", "train", "evaluate", "diagnose", "report", "demo"},
 }
 

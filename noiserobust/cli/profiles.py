@@ -9,12 +9,12 @@ from jsonargparse import ArgumentParser, Namespace
 from noiserobust.cli.parsing import model_args
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 
-ACTIONS = ("list", "show", "equivalent")
+ACTIONS = ("list", "show", "plot", "equivalent")
 
 
 def add_profiles(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("action", type=str, help="list, show or equivalent")
+    parser.add_argument("action", type=str, help="list, show, plot or equivalent")
     parser.add_argument("name", type=str, nargs="?", help="the profile: a name or a .yaml file")
     parser.add_argument("--t", type=str, nargs="+", default=[], help="times, such as 1s 1d 1y; default: the profile's")
     parser.add_argument("--model", type=str, help="equivalent: the network, as for evaluate")
@@ -22,7 +22,7 @@ def add_profiles(parser: ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="equivalent: its weights")
     parser.add_argument("--chips", type=int, default=4, help="equivalent: how many are measured")
     parser.add_argument("--seed", type=int, default=0, help="root seed of the chips")
-    parser.add_argument("--out", type=Path, help="equivalent: a .csv file for the table")
+    parser.add_argument("--out", type=Path, help="plot: a .png or .svg file; equivalent: a .csv file for the table")
 
 
 def profiles(settings: Namespace) -> None:
@@ -34,6 +34,8 @@ def profiles(settings: Namespace) -> None:
         raise InvalidValueError(f"Expected `profiles {action}` to be followed by the name of a profile, but got none")
     elif action == "show":
         _show(settings)
+    elif action == "plot":
+        _plot(settings)
     else:
         _equivalent(settings)
 
@@ -58,9 +60,26 @@ def _show(settings: Namespace) -> None:
     noise = DeviceNoise(profile, profile.times[0])
     table = error_table(noise, [noise.parse_level(t) for t in settings.t or profile.times], settings.seed)
     print(yaml.safe_dump(profile.content(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
-    print("# Error of Gaussian weights, 256 x 256, in % of the largest:")
     for line in table.splitlines():
         print(f"# {line}".rstrip())
+
+
+def _plot(settings: Namespace) -> None:
+    from noiserobust.diagnose.plots import plot_profile
+    from noiserobust.noise.device import DeviceNoise
+    from noiserobust.noise.profiles import load_profile
+    from noiserobust.results.files import make_folder, write_atomic
+
+    if settings.out is None or settings.out.suffix not in (".png", ".svg"):
+        got = "nothing" if settings.out is None else repr(str(settings.out))
+        raise InvalidValueError(f"Expected `out` to end in .png or .svg, but got {got}")
+    profile = load_profile(settings.name)
+    noise = DeviceNoise(profile, profile.times[0])
+    times = [noise.parse_level(t) for t in settings.t or profile.times]
+    content = plot_profile(noise, times, settings.out.suffix[1:], seed=settings.seed)
+    make_folder(settings.out.parent)
+    write_atomic(settings.out, content)
+    print(settings.out)
 
 
 def _equivalent(settings: Namespace) -> None:

@@ -83,8 +83,27 @@ def weight_error(noise: Noise, weight: Tensor, streams: Sequence[Stream], view: 
     )
 
 
-def error_table(noise: DeviceNoise, times: Sequence[float], seed: int = 0) -> str:
-    """Return a text table of what a device does to Gaussian weights over time: raw, and after its compensation.
+@dataclass(frozen=True)
+class Drift:
+    """What a device does to Gaussian weights at a time.
+
+    Args:
+        t: in seconds.
+        gain: without compensation.
+        shift: without compensation, as a fraction of the largest weight.
+        raw: root mean square of noisy minus clean weights, as a fraction of the largest, without compensation.
+        compensated: the same with the profile's compensation.
+    """
+
+    t: float
+    gain: float
+    shift: float
+    raw: float
+    compensated: float
+
+
+def drift(noise: DeviceNoise, times: Sequence[float], seed: int = 0) -> list[Drift]:
+    """Measure what a device does to 256 x 256 Gaussian weights over time.
 
     Args:
         noise: the device.
@@ -93,14 +112,53 @@ def error_table(noise: DeviceNoise, times: Sequence[float], seed: int = 0) -> st
     """
     weight = torch.from_numpy(Stream(seed, "weights").normal((256, 256)))
     stream = chip_stream(seed, 0, 0).child("weight")
-    lines = [f"{'t':>8}  {'gain':>6}  {'shift':>6}  {'raw':>6}  {'compensated':>11}"]
+    found = []
     for t in times:
-        raw = weight_error(noise.at(t).with_settings(compensation="none"), weight, [stream])
-        errors = [
-            n.perturb(weight, stream) - weight for n in (noise.at(t).with_settings(compensation="none"), noise.at(t))
-        ]
-        stds = [100 * float(e.std() / weight.abs().max()) for e in errors]
-        lines.append(f"{format_time(t):>8}  {raw.gain:6.3f}  {100 * raw.shift:6.2f}  {stds[0]:6.2f}  {stds[1]:11.2f}")
+        noises = noise.at(t).with_settings(compensation="none"), noise.at(t)
+        parts = weight_error(noises[0], weight, [stream])
+        errors = [n.perturb(weight, stream) - weight for n in noises]
+        raw, compensated = (float(e.square().mean().sqrt() / weight.abs().max()) for e in errors)
+        found.append(Drift(t, parts.gain, parts.shift, raw, compensated))
+    return found
+
+
+def spread(noise: DeviceNoise, t: float, *, points: int = 41, chips: int = 400, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Measure the std of the error of a weight by its size, without compensation, each size on many chips.
+
+    Args:
+        noise: the device.
+        t: in seconds.
+        points: number of sizes from -1 to 1 times the largest.
+        chips: number of devices for each.
+        seed: root seed.
+
+    Returns:
+        Sizes and stds, both as fractions of the largest weight, of shape ``(points,)``.
+    """
+    sizes = torch.linspace(-1, 1, points)
+    stream = chip_stream(seed, 0, 0).child("weight")
+    raw = noise.at(t).with_settings(compensation="none", granularity="tensor")
+    return sizes, raw.perturb(sizes.repeat(chips, 1), stream).std(dim=0)
+
+
+def error_table(noise: DeviceNoise, times: Sequence[float], seed: int = 0) -> str:
+    """Return text tables of what a device does to weights: over time, and by their size.
+
+    Args:
+        noise: the device.
+        times: in seconds.
+        seed: root seed of the weights and of the chip.
+    """
+    lines = ["Gaussian weights, 256 x 256: rms error in % of the largest weight", ""]
+    lines += [f"{'t':>8}  {'gain':>6}  {'shift %':>7}  {'raw':>6}  {'compensated':>11}"]
+    for d in drift(noise, times, seed):
+        text = f"{d.gain:6.3f}  {100 * d.shift:7.2f}  {100 * d.raw:6.2f}  {100 * d.compensated:11.2f}"
+        lines.append(f"{format_time(d.t):>8}  {text}")
+    columns = [spread(noise, t, points=9, seed=seed) for t in times]
+    lines += ["", "std of the error by the size of a weight, both in % of the largest, without compensation", ""]
+    lines += [f"{'weight':>8}" + "".join(f"  {format_time(t):>8}" for t in times)]
+    for i, size in enumerate(columns[0][0].tolist()):
+        lines.append(f"{100 * size:8.0f}" + "".join(f"  {100 * stds[i].item():8.2f}" for _, stds in columns))
     return "\n".join(lines)
 
 

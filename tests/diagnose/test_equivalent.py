@@ -12,7 +12,7 @@ from torch import nn
 import noiserobust as nr
 from noiserobust.cli import main
 from noiserobust.diagnose.equivalent import TOTAL, as_text, equivalent_noise
-from noiserobust.diagnose.errors import weight_error
+from noiserobust.diagnose.errors import drift, spread, weight_error
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.base import Noise
 from noiserobust.noise.profiles import load_profile, profile_names
@@ -155,5 +155,45 @@ def test_what_show_prints_is_the_profile(capsys, name, tmp_path):
     (tmp_path / "mine.yaml").write_text(out)
     assert load_profile(tmp_path / "mine.yaml") == load_profile(name)
     assert yaml.safe_load(StringIO(out)) == load_profile(name).content()
-    comments = [line for line in out.splitlines() if line.startswith("#")]
-    assert len(comments) == 2 + len(load_profile(name).times)
+    assert len([line for line in out.splitlines() if line.startswith("#")]) == 16 + len(load_profile(name).times)
+
+
+def test_drift_and_spread_are_those_of_the_device():
+    noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
+    (found,) = drift(noise, [86400.0])
+    assert found.gain == pytest.approx(0.653, rel=0.01)
+    assert found.raw / found.compensated == pytest.approx(7.72 / 4.03, rel=0.1)  # largest weight: 4.3 std, not 4.76
+    (found,) = drift(nr.DeviceNoise.from_profile("reram-cmo-fine"), [31557600.0])
+    assert found.raw == pytest.approx(math.hypot(found.compensated, found.shift), rel=0.02)
+    still = nr.DeviceNoise.from_profile("pcm-nandakumar-2019", drift_scale=0.0, read_noise_scale=0.0)
+    sizes, stds = spread(still, 1.0, points=5, chips=5000)
+    assert sizes.tolist() == [-1, -0.5, 0, 0.5, 1]
+    # Away from zero, the programming error of the one device, and a half Gaussian of the other at zero.
+    for size, std in zip(sizes.abs().tolist(), stds.tolist(), strict=True):
+        own = (0.26348 + 1.9650 * size - 1.1731 * size**2) / 25
+        other = 0.26348 / 25 * math.sqrt(0.5 - 0.5 / math.pi)
+        if size:
+            assert std == pytest.approx(math.hypot(own, other), rel=0.05)
+        else:
+            assert std == pytest.approx(math.sqrt(2) * other, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["reram-wan-2022", "reram-cmo-coarse"])
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_plot_writes_a_picture(capsys, name, kind, tmp_path):
+    path = tmp_path / "a" / f"{name}.{kind}"
+    status, out, _ = run(capsys, "profiles", "plot", name, "--out", path)
+    assert (status, out) == (0, f"{path}\n")
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+    if kind == "svg":
+        assert b"1 d" in content or b"<!-- 1 d -->" in content
+    run(capsys, "profiles", "plot", name, "--out", path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("more", [[], ["--out", "device.pdf"]])
+def test_a_picture_needs_a_file(capsys, more):
+    status, _, err = run(capsys, "profiles", "plot", "reram-wan-2022", *more)
+    assert status == 2
+    assert "Expected `out` to end in .png or .svg, but got" in err
