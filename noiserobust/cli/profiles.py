@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.cli.parsing import model_args
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 
-ACTIONS = ("list", "show", "plot", "equivalent")
+if TYPE_CHECKING:
+    from noiserobust.noise.profiles import Profile
+
+ACTIONS = ("list", "show", "plot", "equivalent", "fit")
 
 
 def add_profiles(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("action", type=str, help="list, show, plot or equivalent")
-    parser.add_argument("name", type=str, nargs="?", help="the profile: a name or a .yaml file")
-    parser.add_argument("--t", type=str, nargs="+", default=[], help="times, such as 1s 1d 1y; default: the profile's")
-    parser.add_argument("--model", type=str, help="equivalent: the network, as for evaluate")
-    parser.add_argument("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
-    parser.add_argument("--weights", type=Path, help="equivalent: its weights")
-    parser.add_argument("--chips", type=int, default=4, help="equivalent: how many are measured")
-    parser.add_argument("--seed", type=int, default=0, help="root seed of the chips")
-    parser.add_argument("--out", type=Path, help="plot: a .png or .svg file; equivalent: a .csv file for the table")
+    add = parser.add_argument
+    add("action", type=str, help="list, show, plot, equivalent or fit")
+    add("name", type=str, nargs="?", help="the profile, a name or a .yaml file; fit: measurements, a .csv file")
+    add("--t", type=str, nargs="+", default=[], help="times, such as 1s 1d 1y; default: the profile's")
+    add("--model", type=str, help="equivalent: the network, as for evaluate")
+    add("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
+    add("--weights", type=Path, help="equivalent: its weights")
+    add("--chips", type=int, default=4, help="equivalent: how many are measured")
+    add("--seed", type=int, default=0, help="root seed of the chips")
+    add("--unit", type=str, help="fit: of conductances whose column does not say it: s, ms, us or ns")
+    add("--time-unit", type=str, help="fit: of times whose column does not say it: s, min, h or d")
+    add("--t-0", type=str, help="fit: time of the first read after programming; default: the first measured")
+    add("--degree", type=int, default=2, help="fit: of the polynomials of the target")
+    add("--out", type=Path, help="plot: a .png or .svg file; equivalent: a .csv file; fit: a .yaml file")
 
 
 def profiles(settings: Namespace) -> None:
@@ -31,13 +40,23 @@ def profiles(settings: Namespace) -> None:
     if action == "list":
         _list()
     elif settings.name is None:
-        raise InvalidValueError(f"Expected `profiles {action}` to be followed by the name of a profile, but got none")
+        what = "a file of measurements" if action == "fit" else "the name of a profile"
+        raise InvalidValueError(f"Expected `profiles {action}` to be followed by {what}, but got none")
     elif action == "show":
         _show(settings)
     elif action == "plot":
         _plot(settings)
+    elif action == "fit":
+        _fit(settings)
     else:
         _equivalent(settings)
+
+
+def _as_yaml(profile: Profile) -> str:
+    import yaml
+
+    content = profile.content()
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
 def _list() -> None:
@@ -50,8 +69,6 @@ def _list() -> None:
 
 def _show(settings: Namespace) -> None:
     """Print the profile as a valid file, with what it does to weights as comments."""
-    import yaml
-
     from noiserobust.diagnose.errors import error_table
     from noiserobust.noise.device import DeviceNoise
     from noiserobust.noise.profiles import load_profile
@@ -59,7 +76,7 @@ def _show(settings: Namespace) -> None:
     profile = load_profile(settings.name)
     noise = DeviceNoise(profile, profile.times[0])
     table = error_table(noise, [noise.parse_level(t) for t in settings.t or profile.times], settings.seed)
-    print(yaml.safe_dump(profile.content(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None))
+    print(_as_yaml(profile))
     for line in table.splitlines():
         print(f"# {line}".rstrip())
 
@@ -80,6 +97,32 @@ def _plot(settings: Namespace) -> None:
     make_folder(settings.out.parent)
     write_atomic(settings.out, content)
     print(settings.out)
+
+
+def _fit(settings: Namespace) -> None:
+    from noiserobust.diagnose.plots import plot_fit
+    from noiserobust.noise.measured import fit_device
+    from noiserobust.noise.measurements import read_measurements
+    from noiserobust.results.files import make_folder, write_atomic
+
+    out = settings.out
+    if out is None or out.suffix != ".yaml":
+        raise InvalidValueError(
+            f"Expected `out` to end in .yaml, but got {'nothing' if out is None else repr(str(out))}"
+        )
+    measurements = read_measurements(Path(settings.name), settings.unit, settings.time_unit)
+    fit = fit_device(measurements, out.stem, t_0=settings.t_0, degree=settings.degree)
+    text = _as_yaml(fit.profile)
+    picture = plot_fit(fit, measurements, "png")
+    make_folder(out.parent)
+    write_atomic(out.with_suffix(".png"), picture)
+    write_atomic(out, text)
+    width = max(map(len, fit.estimates))
+    for name, e in fit.estimates.items():
+        print(f"{name:<{width}}  {e.value:9.5g}  (95 %: {e.low:.5g} to {e.high:.5g})")
+    for name, value in fit.goodness.items():
+        print(f"{name:<{width}}  {'        -' if value is None else format(value, '9.5g')}")
+    print(f"{out}\n{out.with_suffix('.png')}")
 
 
 def _equivalent(settings: Namespace) -> None:

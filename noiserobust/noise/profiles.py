@@ -31,6 +31,7 @@ from noiserobust.noise.reference import GRANULARITIES, Tile
 from noiserobust.times import format_time, parse_time, write_time
 from noiserobust.yamlfile import read_yaml
 
+BACKENDS = ("aihwkit", "measured")
 COMPENSATIONS = ("none", "global", "per_column", "mean_shift")
 
 _TOP = [
@@ -62,6 +63,8 @@ class Profile:
             number that restores the mean.
         times: times since programming worth looking at, in seconds.
         valid_times: the first and the last time of which the profile says something, in seconds.
+        measured: of a device fitted to measurements: ``range_us``, the conductances of which they say something, with
+            ``estimates`` and ``goodness``; None for others.
         original: the profile as written, if settings were overridden.
     """
 
@@ -79,6 +82,7 @@ class Profile:
     compensation: str
     times: tuple[float, ...]
     valid_times: tuple[float, float]
+    measured: Mapping[str, Any] | None = field(default=None, repr=False)
     original: Profile | None = field(default=None, repr=False, compare=False)
 
     def __hash__(self) -> int:
@@ -165,11 +169,12 @@ class Profile:
             "technology": self.technology,
             "description": self.description,
             "source": dict(self.source),
-            "backend": "aihwkit",
+            "backend": "aihwkit" if self.measured is None else "measured",
             **self.settings(),
             "tile": {"rows": rows, "columns": columns},
             "times": [write_time(t) for t in self.times],
             "valid_times": {"from": write_time(self.valid_times[0]), "to": write_time(self.valid_times[1])},
+            **({} if self.measured is None else {"measured": dict(self.measured)}),
         }
 
     def _flat(self) -> dict[str, Any]:
@@ -228,10 +233,11 @@ def parse_profile(content: Any, where: str) -> Profile:
 
 
 def _parse(content: Any) -> Profile:
-    top = _mapping("profile", content, _TOP)
+    measured = isinstance(content, dict) and content.get("backend") == "measured"
+    top = _mapping("profile", content, [*_TOP, "measured"] if measured else _TOP)
     if top["schema_version"] != 1 or isinstance(top["schema_version"], bool):
         raise InvalidValueError(f"Expected `schema_version` to be 1, but got {top['schema_version']!r}")
-    check_choice("backend", top["backend"], ["aihwkit"])
+    check_choice("backend", top["backend"], BACKENDS)
     model = check_choice("model", top["model"], MODELS)
     raw_conductance = top["conductance"]
     if not isinstance(raw_conductance, dict) or "converter" not in raw_conductance:
@@ -253,6 +259,7 @@ def _parse(content: Any) -> Profile:
         conductance=_values("conductance", conductance, CONVERTERS[converter][1]),
         times=tuple(parse_time(t) for t in times),
         valid_times=_valid_times(top["valid_times"]),
+        measured=_measured(top["measured"]) if measured else None,
         **{key: check(key, top[key]) for key, check in _SETTINGS.items()},
     )
     _check_range(profile)
@@ -263,7 +270,23 @@ def _parse(content: Any) -> Profile:
 
 def _check_range(profile: Profile) -> None:
     limits = profile.mapping.g_min_us, profile.mapping.g_max_us
+    if profile.measured is not None:
+        low, high = profile.measured["range_us"]
+        if limits[0] < low * (1 - 1e-6) or limits[1] > high * (1 + 1e-6):
+            raise InvalidValueError(
+                f"Expected conductances within {low:g} to {high:g} µS, the measured range, but got `g_min_us` = "
+                f"{limits[0]:g} and `g_max_us` = {limits[1]:g}"
+            )
     profile.physics.check_range(*limits)
+
+
+def _measured(value: object) -> dict[str, Any]:
+    mapping = _mapping("measured", value, ["range_us", "estimates", "goodness"])
+    ends = mapping["range_us"]
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise InvalidValueError(f"Expected `measured.range_us` to be two conductances, but got {ends!r}")
+    ends = [check_number("measured.range_us", end, minimum=0) for end in ends]
+    return copy.deepcopy({**mapping, "range_us": ends})
 
 
 def _valid_times(value: object) -> tuple[float, float]:

@@ -1,0 +1,129 @@
+"""Measured conductances, read from CSV files in whatever units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from noiserobust.errors import InvalidValueError, MissingFileError, check_choice, did_you_mean
+from noiserobust.results.files import sha256
+from noiserobust.times import SECONDS, parse_time
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+MICROSIEMENS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+"""Units of conductance; by these names in headers and flags."""
+
+_COLUMNS = ("target", "measured", "time", "device")
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Observations of programmed devices, arrays of one length.
+
+    Args:
+        target_us: conductance that was to be programmed, float64, µS, >= 0.
+        measured_us: conductance that was read, float64, µS.
+        time_s: since the end of programming, float64, s, > 0.
+        device: which device it was, or None if they are not told apart.
+        source: name of the file.
+        sha256: of the file.
+    """
+
+    target_us: NDArray[np.float64]
+    measured_us: NDArray[np.float64]
+    time_s: NDArray[np.float64]
+    device: NDArray[Any] | None
+    source: str
+    sha256: str
+
+
+def read_measurements(path: Path, unit: str | None = None, time_unit: str | None = None) -> Measurements:
+    """Read a CSV file with a header.
+
+    Columns are ``target``, ``measured``, ``time`` and, if devices are told apart, ``device``. The first three may
+    carry their unit, ``target_us``, ``measured_ns``, ``time_h``; without one, ``unit`` and ``time_unit`` say it. Times
+    may also be text such as ``1h``.
+
+    Args:
+        path: the file.
+        unit: of conductances in columns that do not say it: ``s``, ``ms``, ``us`` or ``ns``.
+        time_unit: of times: ``s``, ``min``, ``h``, ``d``, ...
+
+    Raises:
+        MissingFileError: if there is no such file.
+        InvalidValueError: if a column or a unit is missing or unknown, or a number is none or out of range.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, skipinitialspace=True)
+    except FileNotFoundError:
+        raise MissingFileError(f"Expected a file {path}, but there is none") from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidValueError(f"Expected {path} to be a CSV file with a header, but got: {reason}") from None
+    found = {}
+    for column in table.columns:
+        name, _, own = str(column).strip().lower().partition("_")
+        if name not in _COLUMNS or name in found:
+            near = did_you_mean(name, _COLUMNS)
+            raise InvalidValueError(
+                f"Expected the columns of {path} to be target, measured, time and device, each once, but got "
+                f"{str(column)!r}{near}"
+            )
+        found[name] = (column, own)
+    if missing := [name for name in _COLUMNS[:3] if name not in found]:
+        raise InvalidValueError(
+            f"Expected {path} to have the columns target, measured and time, but {missing[0]} is missing"
+        )
+    if not len(table):
+        raise InvalidValueError(f"Expected {path} to hold measurements, but it has a header only")
+    target, measured = (
+        _conductances(path, table[found[name][0]], name, found[name][1] or unit) for name in _COLUMNS[:2]
+    )
+    if (target < 0).any():
+        raise InvalidValueError(f"Expected targets in {path} to be >= 0, but got {target.min():g} µS")
+    times = _times(path, table[found["time"][0]], found["time"][1] or time_unit)
+    device = table[found["device"][0]].astype(str).to_numpy() if "device" in found else None
+    return Measurements(target, measured, times, device, path.name, sha256(path))
+
+
+def _conductances(path: Path, column: pd.Series[Any], name: str, unit: str | None) -> NDArray[np.float64]:
+    if unit is None:
+        raise InvalidValueError(
+            f"Expected the unit of {name} in {path} in its header, such as {name}_us, or by `--unit`, but got none"
+        )
+    factor = MICROSIEMENS[check_choice(f"unit of {name}", unit, MICROSIEMENS)]
+    return _numbers(path, column, name) * factor
+
+
+def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.float64]:
+    if column.dtype == object or str(column.dtype).startswith("str"):
+        known = {text: parse_time(str(text)) for text in column.unique()}
+        return column.map(known).to_numpy(dtype=np.float64)
+    if unit is None:
+        raise InvalidValueError(
+            f"Expected the unit of time in {path} in its header, such as time_s, or by `--time-unit`, but got none"
+        )
+    seconds = _numbers(path, column, "time") * SECONDS[check_choice("unit of time", unit, SECONDS)]
+    if (seconds <= 0).any():
+        raise InvalidValueError(f"Expected times in {path} to be > 0, since programming, but got {seconds.min():g} s")
+    return seconds
+
+
+def _numbers(path: Path, column: pd.Series[Any], name: str) -> NDArray[np.float64]:
+    import pandas as pd
+
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise InvalidValueError(
+            f"Expected {name} in line {row + 2} of {path} to be a finite number, but got {column.iloc[row]!r}"
+        )
+    return numbers
