@@ -174,12 +174,12 @@ class _Model:
         """Return the gradient of each observation's loss, of shape ``(observations, parameters)``."""
         mean, std, nu, spread = self.split(p)
         n = len(self.y)
-        parts = [
-            x.clone().requires_grad_() for x in (self.basis @ mean, self.basis @ std, nu.expand(n), spread.expand(n))
-        ]
-        m, s, nu_, spread_ = torch.autograd.grad(self._losses(*_moments(*parts, self.log_time)).sum(), parts)
-        columns = [m[:, None] * self.basis, s[:, None] * self.basis * std]
-        columns += [nu_[:, None], spread_[:, None] * spread] if self.drifts else []
+        each = self.basis @ mean, self.basis @ std, nu.expand(n), spread.expand(n)
+        m, s, v, w = (x.clone().requires_grad_() for x in each)  # of each observation its own
+        losses = self._losses(*_moments(m, s, v, w, self.log_time))
+        slopes = torch.autograd.grad(losses.sum(), (m, s, v, w))
+        columns = [slopes[0][:, None] * self.basis, slopes[1][:, None] * self.basis * std]
+        columns += [slopes[2][:, None], slopes[3][:, None] * spread] if self.drifts else []
         return torch.cat(columns, dim=1)
 
     def hessian(self, p: Tensor) -> Tensor:
