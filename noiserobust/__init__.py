@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from noiserobust.data.registry import load_data as load_data
     from noiserobust.errors import NoiseRobustError as NoiseRobustError
     from noiserobust.evaluate.api import evaluate as evaluate
+    from noiserobust.evaluate.calibration import Calibration as Calibration
     from noiserobust.evaluate.montecarlo import EvaluationResult as EvaluationResult
+    from noiserobust.models.batchnorm import recalibrate as recalibrate
     from noiserobust.models.registry import build_model as build_model
     from noiserobust.noise.base import Noise as Noise
     from noiserobust.noise.chip import Chip as Chip
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from noiserobust.rng import Stream as Stream
     from noiserobust.train.arwp import ARWP as ARWP
     from noiserobust.train.augment import WeightAugmentation as WeightAugmentation
-    from noiserobust.train.batchnorm import recalibrate as recalibrate
     from noiserobust.train.clipping import WeightClip as WeightClip
     from noiserobust.train.cost import dom_cost as dom_cost
     from noiserobust.train.method import Unperturbed as Unperturbed
@@ -80,9 +81,10 @@ _HOMES = {
     "CosineRamp": "train.schedules",
     "OffToOn": "train.schedules",
     "WeightClip": "train.clipping",
-    "recalibrate": "train.batchnorm",
+    "recalibrate": "models.batchnorm",
     "dom_cost": "train.cost",
     "evaluate": "evaluate.api",
+    "Calibration": "evaluate.calibration",
     "EvaluationResult": "evaluate.montecarlo",
 }
 

@@ -51,6 +51,13 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
     parser.add_argument("--precision", type=str, default="fp32", help=f"{' or '.join(PRECISIONS)}")
     parser.add_argument("--batch-size", type=int, help="images a pass; default: 100 on a CPU, else 1000")
+    parser.add_argument(
+        "--calibrate",
+        type=str,
+        help="what is done to each chip first: batchnorm (its statistics measured anew), layer or column (a gain and "
+        "an offset for each); default: nothing",
+    )
+    parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 
 

@@ -15,6 +15,7 @@ from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
+from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
 from noiserobust.noise.base import Noise
@@ -38,6 +39,7 @@ def evaluate(
     normalize: str | Normalize = "auto",
     batch_size: int | None = None,
     select: Select | None = None,
+    calibration: Calibration | None = None,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -60,6 +62,7 @@ def evaluate(
             ``"auto"`` is what a data set of :func:`noiserobust.load_data` has, and ``"none"`` for others.
         batch_size: examples a pass through the network, >= 1; without effect on a DataLoader.
         select: which weights are noisy; by default all of Conv, Linear, Embedding, recurrent and attention modules.
+        calibration: what is done to each chip before it is evaluated; by default nothing.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
         progress: whether to show a progress bar on a terminal.
 
@@ -84,7 +87,8 @@ def evaluate(
         Subject(method, check_integer("train_seeds", s, minimum=0), f"model{s}", lambda m=m: m)  # type: ignore[misc]
         for s, m in zip(seeds, sequence, strict=True)
     ]
-    plan = Plan(noise, parse_levels(noise, [noise.level] if levels is None else levels), draws, seed, select)
+    severities = parse_levels(noise, [noise.level] if levels is None else levels)
+    plan = Plan(noise, severities, draws, seed, select, calibration)
     forward = make_forward(data, normalize, device, precision, batch_size)
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
@@ -157,6 +161,7 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         "normalize": str(forward.normalize),
         **more,
         "data": {**forward.describe_data(), **more.get("data", {})},
+        **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),
     }

@@ -7,16 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from noiserobust.callables import source_sha256
+from noiserobust.data.arrays import ArrayData
 from noiserobust.data.registry import load_data
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.api import describe, make_forward, run_into
+from noiserobust.evaluate.calibration import KINDS, Calibration
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, parse_levels
 from noiserobust.models.registry import build_model
 from noiserobust.models.weights import Weights, fit_weights, read_weights
 from noiserobust.noise.registry import build_noise
+from noiserobust.rng import Stream
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class EvaluateConfig:
         device: where to compute.
         precision: ``fp32`` or ``bf16``.
         batch_size: examples a pass through the network.
+        calibrate: what is done to each chip first: ``batchnorm``, ``layer`` or ``column``; by default nothing.
+        calibration_examples: how many training examples it takes, >= 2.
     """
 
     model: str
@@ -52,6 +58,8 @@ class EvaluateConfig:
     device: str = "auto"
     precision: str = "fp32"
     batch_size: int | None = None
+    calibrate: str | None = None
+    calibration_examples: int = 500
 
 
 def evaluate_files(
@@ -69,7 +77,9 @@ def evaluate_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     noise = build_noise(config.noise)
-    plan = Plan(noise, parse_levels(noise, list(config.levels)), config.draws, config.seed)
+    levels = parse_levels(noise, list(config.levels))
+    calibration = _calibration(config, download=download)
+    plan = Plan(noise, levels, config.draws, config.seed, calibration=calibration)
     files = [read_weights(path) for path in config.weights]
     model = build_model(config.model, config.model_args)
     for file in files:
@@ -91,6 +101,18 @@ def evaluate_files(
     }
     configuration = describe(plan, forward, model, more)
     return run_into(out, subjects, forward, plan, configuration, progress=progress)
+
+
+def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | None:
+    if config.calibrate is None:
+        return None
+    check_choice("calibrate", config.calibrate, KINDS)
+    number = check_integer("calibration-examples", config.calibration_examples, minimum=2)
+    data = load_data(config.data, "train", download=download)
+    if not isinstance(data, ArrayData):
+        raise InvalidValueError(f"Expected data with a training split of arrays for `calibrate`, but got {config.data}")
+    order = Stream(config.seed, "calibration").permutation(len(data))[:number]
+    return Calibration(config.calibrate, data.x[torch.from_numpy(order)])
 
 
 def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) -> list[Subject]:

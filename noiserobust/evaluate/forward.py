@@ -95,6 +95,10 @@ class Forward:
             )
         return 100.0 * right.item() / total, total
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """Return stored inputs as a model of float32 weights takes them."""
+        return self._prepared(x, torch.float32)
+
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.evaluate.calibration import Calibration, Calibrator
 from noiserobust.evaluate.forward import Forward
 from noiserobust.noise.base import CLEAN, Noise, chip_stream
 from noiserobust.noise.sites import Select, find_sites
@@ -57,7 +59,8 @@ class Plan:
         levels: severities; a level without noise has one draw.
         draws: chips per subject and level, >= 1.
         seed: root seed of the chips, >= 0.
-        select: which weights are noisy, as in :func:`noiserobust.perturb.find_sites`.
+        select: which weights are noisy, as in :func:`noiserobust.find_sites`.
+        calibration: what is done to each chip before it is evaluated, or None.
     """
 
     noise: Noise
@@ -65,11 +68,17 @@ class Plan:
     draws: int
     seed: int
     select: Select | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         # NumPy integers become plain ones, which JSON can hold.
         object.__setattr__(self, "draws", check_integer("draws", self.draws, minimum=1))
         object.__setattr__(self, "seed", check_integer("seed", self.seed, minimum=0))
+
+    @property
+    def noise_name(self) -> str:
+        """What the noise is called in the results."""
+        return self.noise.name + (f"+{self.calibration.kind}-calibration" if self.calibration else "")
 
     def tasks(self) -> list[tuple[Level, int]]:
         """Return each level with each of its draws."""
@@ -190,15 +199,17 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
     _check_finite(model, subject)
     model = forward.place(model)
     sites = find_sites(model, plan.select)
+    calibrator = Calibrator(model, sites, plan.calibration, forward.prepared) if plan.calibration else None
     for level, draw in tasks:
         stream = chip_stream(plan.seed, subject.train_seed, draw)
-        with displaced(noisy_weights(sites, level.noise, stream) if level.noise else ()):
+        chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())
+        with chip, calibrator.calibrated() if calibrator and level.noise else nullcontext():
             value, n_examples = forward.accuracy(model)
         yield {
             "method": subject.method,
             "train_seed": subject.train_seed,
             "weights": subject.weights,
-            "noise": plan.noise.name,
+            "noise": plan.noise_name,
             "level_name": plan.noise.level_name,
             "level": level.value,
             "draw": draw,

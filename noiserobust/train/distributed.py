@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from noiserobust.errors import InvalidValueError, StateError
-from noiserobust.train.batchnorm import statistics
+from noiserobust.models.batchnorm import statistics
 
 _SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from noiserobust.errors import InvalidValueError, StateError
+from noiserobust.models.batchnorm import kept_statistics
 from noiserobust.perturb import SavedWeights
 from noiserobust.rng import Stream
-from noiserobust.train.batchnorm import kept_statistics
 from noiserobust.train.distributed import (
     average_,
     data_parallel,

@@ -8,7 +8,7 @@ from small_models import closure_of, images, same_bits, seeded, snapshot
 from torch import Tensor, nn
 
 import noiserobust as nr
-from noiserobust.train.batchnorm import kept_statistics
+from noiserobust.models.batchnorm import kept_statistics
 
 LAYERS = {
     "batch": lambda: nn.BatchNorm2d(4),

@@ -1,0 +1,144 @@
+"""What the owner of a chip can do after programming: measure its digital parts anew with a few examples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noiserobust.errors import InvalidValueError, check_choice
+from noiserobust.models.batchnorm import recalibrate, statistics
+from noiserobust.noise.sites import Site
+
+KINDS = ("batchnorm", "layer", "column")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """How each chip is calibrated before it is evaluated.
+
+    Args:
+        kind: ``"batchnorm"``: running statistics of normalisation layers are measured on the chip. ``"layer"``,
+            ``"column"``: outputs of each noisy layer get a gain and an offset, one pair for the layer or one for each
+            of its columns (output channels), by least squares against the outputs of the network without noise; layers
+            are calibrated in order, each with those before it.
+        x: inputs as the data set stores them, (N, ...), such as training images; no labels are needed.
+        batch_size: examples a pass for ``"batchnorm"``; the others take all at once.
+
+    Raises:
+        InvalidValueError: if an argument is not valid.
+    """
+
+    kind: str
+    x: Tensor
+    batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+        if not isinstance(self.x, Tensor) or len(self.x) < 2:
+            raise InvalidValueError(f"Expected `x` to be a tensor of at least two inputs, but got {self.x!r}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return kind and number and hash of the inputs, JSON-able."""
+        content = self.x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        return {"kind": self.kind, "examples": len(self.x), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+class Calibrator:
+    """Calibrates one model on chip after chip.
+
+    Args:
+        model: placed for evaluation, without noise: its outputs are the reference.
+        sites: its noisy weights.
+        calibration: how.
+        prepared: from stored inputs to those the model takes.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: list[Site], calibration: Calibration, prepared: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.model = model
+        self.kind = calibration.kind
+        self.batches = [prepared(part) for part in calibration.x.split(calibration.batch_size)]
+        if self.kind == "batchnorm" and not statistics(model):
+            raise InvalidValueError("Expected a model with running statistics for `batchnorm`, but it has none")
+        self.layers = [s.module for s in sites if isinstance(s.module, _LAYERS)] if self.kind != "batchnorm" else []
+        self.references: list[Tensor] = []
+        if self.layers:
+            with self._hooked(lambda module, call, output: self.references.append(output.clone())):
+                self._pass()
+
+    @contextmanager
+    def calibrated(self) -> Iterator[None]:
+        """Calibrate the chip that the model is on, for the time of the block."""
+        if self.kind == "batchnorm":
+            buffers = statistics(self.model)
+            saved = [b.clone() for b in buffers]
+            try:
+                recalibrate(self.model, self.batches)
+                yield
+            finally:
+                for buffer, value in zip(buffers, saved, strict=True):
+                    buffer.copy_(value)
+            return
+        fits: list[tuple[Tensor, Tensor]] = []
+
+        def fit(module: nn.Module, call: int, output: Tensor) -> Tensor:
+            fits.append(_least_squares(output, self.references[call], _channel(module, output), self.kind == "column"))
+            return _scaled(output, fits[call])
+
+        with self._hooked(fit):
+            self._pass()
+        with self._hooked(lambda module, call, output: _scaled(output, fits[call % len(fits)])):
+            yield
+
+    def _pass(self) -> None:
+        with torch.inference_mode():
+            self.model(torch.cat(self.batches))
+
+    @contextmanager
+    def _hooked(self, function: Callable[[nn.Module, int, Tensor], Tensor | None]) -> Iterator[None]:
+        """Let a function see, and replace, the outputs of the layers; calls are counted from 0."""
+        calls = iter(range(2**62))
+
+        def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
+            return function(module, next(calls), output)
+
+        with ExitStack() as stack:
+            for layer in dict.fromkeys(self.layers):
+                handle = layer.register_forward_hook(hook)
+                stack.callback(handle.remove)
+            yield
+
+
+_LAYERS = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.Linear, nn.Bilinear, nn.Embedding),
+)
+
+
+def _channel(module: nn.Module, output: Tensor) -> int:
+    if isinstance(module, (nn.Linear, nn.Bilinear, nn.Embedding)):
+        return output.ndim - 1
+    return 1
+
+
+def _least_squares(found: Tensor, wanted: Tensor, channel: int, by_column: bool) -> tuple[Tensor, Tensor]:
+    """Return gain and offset that bring outputs nearest to those wanted, for all of them or each channel."""
+    over = [d for d in range(found.ndim) if not (by_column and d == channel)]
+    y, t = found.double(), wanted.double()
+    mean, target = y.mean(over, keepdim=True), t.mean(over, keepdim=True)
+    power = (y - mean).square().mean(over, keepdim=True)
+    product = ((y - mean) * (t - target)).mean(over, keepdim=True)
+    gain = torch.where(power > 0, product / power, 1.0)
+    return gain.to(found.dtype), (target - gain * mean).to(found.dtype)
+
+
+def _scaled(output: Tensor, fit: tuple[Tensor, Tensor]) -> Tensor:
+    gain, offset = fit
+    return output * gain + offset
