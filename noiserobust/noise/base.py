@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import InvalidValueError, check_number
+from noiserobust.errors import InvalidValueError, check_number, unknown_name
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.rng import Stream
 
@@ -30,6 +30,9 @@ class Noise(ABC):
     level_name: ClassVar[str]
     """What the severity is called: ``"sigma"``, ``"b"``, ``"t"``."""
 
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Fields, of a dataclass, that :meth:`with_settings` takes."""
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -47,12 +50,18 @@ class Noise(ABC):
     def with_settings(self, **settings: Any) -> Self:
         """Return the same noise with other settings than its level.
 
+        Args:
+            settings: any of :attr:`settings`.
+
         Raises:
-            InvalidValueError: if a setting is unknown or out of range; unless overridden, there is none.
+            InvalidValueError: if a setting is unknown or out of range.
         """
         for key in settings:
-            raise InvalidValueError(f"Expected no settings beside the level of {self.name} noise, but got {key!r}")
-        return self
+            if not self.settings:
+                raise InvalidValueError(f"Expected no settings beside the level of {self.name} noise, but got {key!r}")
+            if key not in self.settings:
+                raise unknown_name(f"setting of {self.name} noise", key, self.settings)
+        return replace(self, **settings) if settings else self  # type: ignore[type-var]
 
     def weakened(self, strength: float) -> Noise:
         """Return the noise at a share of its strength, as schedules of a training ask for it.

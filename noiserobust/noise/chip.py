@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,6 +19,7 @@ from noiserobust.noise.crossbar import Programmed, program, read
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, parse_profile
 from noiserobust.noise.sites import Site
+from noiserobust.noise.timed import TimedNoise
 from noiserobust.results.files import make_folder, read_json, sha256, write_atomic, write_json
 from noiserobust.results.manifest import environment
 from noiserobust.rng import Stream
@@ -29,7 +30,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Chip(Noise):
+class Chip(TimedNoise):
     """A model's weights after programming; what is still random about them is the reading.
 
     A noise like any other, for the model that was programmed: :func:`noiserobust.perturbed` puts the model on it at a
@@ -47,29 +48,11 @@ class Chip(Noise):
     programmed: Mapping[str, Programmed] = field(repr=False)
     origin: Mapping[str, int]
     t: float = SECONDS["d"]
-    level_name: ClassVar[str] = "t"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "t", parse_time(self.t))
-        self.profile.check_time(self.t)
 
     @property
     def name(self) -> str:
         """The profile's name and the number of the chip."""
         return f"{self.profile.full_name}-chip{self.origin['draw']}"
-
-    @property
-    def level(self) -> float:
-        """The time since programming in seconds."""
-        return self.t
-
-    def at(self, level: str | float) -> Self:
-        """Return the same chip at another time, in seconds or as text such as ``"1d"``."""
-        return replace(self, t=parse_time(level))
-
-    def parse_level(self, text: str | float) -> float:
-        """Return a time in seconds from a number of seconds or text such as ``1d``."""
-        return self.at(text).t
 
     def weakened(self, strength: float) -> Noise:
         """Return the chip itself at strength 1.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -15,12 +15,13 @@ from noiserobust.noise.crossbar import program, read
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, load_profile
 from noiserobust.noise.sites import Select, find_sites
+from noiserobust.noise.timed import TimedNoise
 from noiserobust.rng import Stream
 from noiserobust.times import SECONDS, format_time, parse_time
 
 
 @dataclass(frozen=True)
-class DeviceNoise(Noise):
+class DeviceNoise(TimedNoise):
     """What an analog device makes of a weight, at a time after programming.
 
     At equal streams all times describe one *programmed chip followed through time*: programming error and drift
@@ -37,11 +38,6 @@ class DeviceNoise(Noise):
 
     profile: Profile
     t: float = SECONDS["d"]
-    level_name: ClassVar[str] = "t"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "t", parse_time(self.t))
-        self.profile.check_time(self.t)
 
     def __repr__(self) -> str:
         return f"DeviceNoise({self.name!r}, t={format_time(self.t)!r})"
@@ -65,19 +61,6 @@ class DeviceNoise(Noise):
     def name(self) -> str:
         """The profile's name, followed by the settings that were overridden."""
         return self.profile.full_name
-
-    @property
-    def level(self) -> float:
-        """The time since programming in seconds."""
-        return self.t
-
-    def at(self, level: str | float) -> Self:
-        """Return the same device at another time, > 0, in seconds or as text such as ``"1d"``."""
-        return replace(self, t=parse_time(level))
-
-    def parse_level(self, text: str | float) -> float:
-        """Return a time in seconds from a number of seconds or text such as ``1d``."""
-        return self.at(text).t
 
     def with_settings(self, **settings: Any) -> Self:
         """Return the same device with settings that replace the profile's, as in :meth:`from_profile`."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import check_choice, check_number, unknown_name
+from noiserobust.errors import check_choice, check_number
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.reference import GRANULARITIES, Tile, check_tile, reference_scale
@@ -39,6 +39,7 @@ class Faults(Noise):
     granularity: str = field(default="tensor", kw_only=True)
     tile: Tile = field(default=(512, 512), kw_only=True)
     level_name: ClassVar[str] = "p"
+    settings: ClassVar[tuple[str, ...]] = ("granularity", "tile")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_number("p", self.p, minimum=0, maximum=1))
@@ -64,13 +65,6 @@ class Faults(Noise):
     def at(self, level: float) -> Self:
         """Return the same faults at another share, in [0, 1]."""
         return replace(self, p=level)
-
-    def with_settings(self, **settings: Any) -> Self:
-        """Return the same faults with another ``granularity`` or ``tile``."""
-        for key in settings:
-            if key not in ("granularity", "tile"):
-                raise unknown_name(f"setting of {self.kind} faults", key, ("granularity", "tile"))
-        return replace(self, **settings)
 
     def describe(self) -> dict[str, Any]:
         """Return kind, granularity and tile."""

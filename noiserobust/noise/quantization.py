@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import InvalidValueError, check_choice, check_number, unknown_name
+from noiserobust.errors import InvalidValueError, check_choice, check_number
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.compose import Weakened
 from noiserobust.noise.layout import FILTERS, FilterView
@@ -36,6 +36,7 @@ class Quantization(Noise):
     granularity: str = field(default="filter", kw_only=True)
     tile: Tile = field(default=(512, 512), kw_only=True)
     level_name: ClassVar[str] = "bits"
+    settings: ClassVar[tuple[str, ...]] = ("granularity", "tile")
 
     def __post_init__(self) -> None:
         bits = check_number("bits", self.bits, minimum=0, maximum=24)
@@ -60,13 +61,6 @@ class Quantization(Noise):
     def at(self, level: float) -> Self:
         """Return the same rounding with another number of bits."""
         return replace(self, bits=level)
-
-    def with_settings(self, **settings: Any) -> Self:
-        """Return the same rounding with another ``granularity`` or ``tile``."""
-        for key in settings:
-            if key not in ("granularity", "tile"):
-                raise unknown_name("setting of quantization", key, ("granularity", "tile"))
-        return replace(self, **settings)
 
     def describe(self) -> dict[str, Any]:
         """Return granularity and tile."""

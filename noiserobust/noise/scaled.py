@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import check_choice, check_number, unknown_name
+from noiserobust.errors import check_choice, check_number
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.reference import GRANULARITIES, REFERENCES, Tile, check_tile, reference_scale
@@ -34,6 +34,7 @@ class ScaledNoise(Noise):
     granularity: str = field(default="filter", kw_only=True)
     tile: Tile = field(default=(512, 512), kw_only=True)
 
+    settings: ClassVar[tuple[str, ...]] = ("reference", "granularity", "tile")
     kind: ClassVar[str]
     unit_noise: ClassVar[str]
     """The distribution of z, as :func:`noiserobust.rng.draw` knows it."""
@@ -65,14 +66,6 @@ class ScaledNoise(Noise):
         """Return the same noise at another severity, a finite number >= 0."""
         changed: dict[str, Any] = {self.level_name: level}
         return replace(self, **changed)
-
-    def with_settings(self, **settings: Any) -> Self:
-        """Return the same noise with another ``reference``, ``granularity`` or ``tile``."""
-        known = ("reference", "granularity", "tile")
-        for key in settings:
-            if key not in known:
-                raise unknown_name(f"setting of {self.kind} noise", key, known)
-        return replace(self, **settings)
 
     def describe(self) -> dict[str, Any]:
         """Return kind, reference, granularity and tile."""

@@ -157,7 +157,7 @@ def test_composed_noises_are_built_from_files(tmp_path):
     [
         (lambda: nr.Faults(1.1), "Expected `p` to be a finite number >= 0 and <= 1, but got 1.1"),
         (lambda: nr.Faults(0.1, kind="stuck-one"), "Expected `kind` to be one of"),
-        (lambda: nr.Faults(0.1).with_settings(kind="x"), "setting of stuck-zero faults"),
+        (lambda: nr.Faults(0.1).with_settings(kind="x"), "setting of stuck-zero noise"),
         (lambda: nr.Quantization(1), "Expected `bits` to be 0 or an integer from 2 to 24, but got 1"),
         (lambda: nr.Quantization(2.5), "Expected `bits` to be 0 or an integer"),
         (lambda: nr.Quantization(25), "Expected `bits` to be a finite number >= 0 and <= 24"),
