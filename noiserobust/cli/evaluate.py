@@ -57,6 +57,9 @@ def add_evaluate(parser: ArgumentParser) -> None:
         help="what is done to each chip first: batchnorm (its statistics measured anew), layer or column (a gain and "
         "an offset for each); default: nothing",
     )
+    parser.add_argument(
+        "--reads", type=str, default="pass", help="how often a device is read: once a pass over the data, or each batch"
+    )
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 

@@ -40,6 +40,7 @@ def evaluate(
     batch_size: int | None = None,
     select: Select | None = None,
     calibration: Calibration | None = None,
+    reads: str = "pass",
     out: str | Path | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -63,6 +64,8 @@ def evaluate(
         batch_size: examples a pass through the network, >= 1; without effect on a DataLoader.
         select: which weights are noisy; by default all of Conv, Linear, Embedding, recurrent and attention modules.
         calibration: what is done to each chip before it is evaluated; by default nothing.
+        reads: how often a device is read, with new read noise: once a ``"pass"`` over the data, or for each
+            ``"batch"``, which makes results depend on ``batch_size``.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
         progress: whether to show a progress bar on a terminal.
 
@@ -88,7 +91,7 @@ def evaluate(
         for s, m in zip(seeds, sequence, strict=True)
     ]
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
-    plan = Plan(noise, severities, draws, seed, select, calibration)
+    plan = Plan(noise, severities, draws, seed, select, calibration, reads)
     forward = make_forward(data, normalize, device, precision, batch_size)
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
@@ -162,6 +165,7 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         **more,
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
+        **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),
     }

@@ -42,6 +42,7 @@ class EvaluateConfig:
         precision: ``fp32`` or ``bf16``.
         batch_size: examples a pass through the network.
         calibrate: what is done to each chip first: ``batchnorm``, ``layer`` or ``column``; by default nothing.
+        reads: how often a device is read: once a ``pass`` over the data, or anew for each ``batch``.
         calibration_examples: how many training examples it takes, >= 2.
     """
 
@@ -60,6 +61,7 @@ class EvaluateConfig:
     batch_size: int | None = None
     calibrate: str | None = None
     calibration_examples: int = 500
+    reads: str = "pass"
 
 
 def evaluate_files(
@@ -79,7 +81,7 @@ def evaluate_files(
     noise = build_noise(config.noise)
     levels = parse_levels(noise, list(config.levels))
     calibration = _calibration(config, download=download)
-    plan = Plan(noise, levels, config.draws, config.seed, calibration=calibration)
+    plan = Plan(noise, levels, config.draws, config.seed, calibration=calibration, reads=config.reads)
     files = [read_weights(path) for path in config.weights]
     model = build_model(config.model, config.model_args)
     for file in files:

@@ -19,6 +19,7 @@ from noiserobust.models.scores import class_scores, kind_of
 from noiserobust.rng import Stream
 
 Batch = tuple[Tensor, Tensor]
+Around = Callable[[int], AbstractContextManager[Any]]
 Data = ArrayData | DataLoader[Any] | tuple[Any, Any]
 """What can be evaluated on: arrays or tensors ``(x, y)``, or a loader of such batches."""
 
@@ -70,8 +71,12 @@ class Forward:
             placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
 
-    def accuracy(self, model: nn.Module) -> tuple[float, int]:
+    def accuracy(self, model: nn.Module, around: Around = lambda batch: nullcontext()) -> tuple[float, int]:
         """Return the percentage of right answers of a placed model and the number of examples.
+
+        Args:
+            model: from :meth:`place`.
+            around: returns a context for the pass of each batch, counted from 0.
 
         Raises:
             InvalidValueError: if the data do not fit the model.
@@ -80,9 +85,10 @@ class Forward:
         total = 0
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         with torch.inference_mode(), self._autocast(), self._same_randomness():
-            for x, y in self._stored_batches():
+            for number, (x, y) in enumerate(self._stored_batches()):
                 # Labels are stored on the CPU: checking them waits for no device.
-                output = class_scores(model, self._prepared(x, dtype), y)
+                with around(number):
+                    output = class_scores(model, self._prepared(x, dtype), y)
                 undefined += output.isnan().any(dim=1).sum()
                 right += (output.argmax(dim=1) == y.to(self.device, non_blocking=True)).sum()
                 total += len(y)

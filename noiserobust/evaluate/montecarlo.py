@@ -12,17 +12,19 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration, Calibrator
-from noiserobust.evaluate.forward import Forward
+from noiserobust.evaluate.forward import Around, Forward
 from noiserobust.noise.base import CLEAN, Noise, chip_stream
-from noiserobust.noise.sites import Select, find_sites
+from noiserobust.noise.sites import Select, Site, find_sites
+from noiserobust.noise.timed import TimedNoise
 from noiserobust.perturb import displaced, noisy_weights
 from noiserobust.results.store import Row, as_frame
 from noiserobust.results.summary import summarize
 from noiserobust.rng import Stream
 
 METRIC = "accuracy"
+READS = ("pass", "batch")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Plan:
         seed: root seed of the chips, >= 0.
         select: which weights are noisy, as in :func:`noiserobust.find_sites`.
         calibration: what is done to each chip before it is evaluated, or None.
+        reads: how often a device is read: once a ``"pass"`` over the data, or anew for each ``"batch"``.
     """
 
     noise: Noise
@@ -69,8 +72,13 @@ class Plan:
     seed: int
     select: Select | None = None
     calibration: Calibration | None = None
+    reads: str = "pass"
 
     def __post_init__(self) -> None:
+        if check_choice("reads", self.reads, READS) == "batch" and not isinstance(self.noise, TimedNoise):
+            raise InvalidValueError(f"Expected a device for `reads` of a batch, but got {self.noise.name} noise")
+        if self.reads == "batch" and self.calibration is not None:
+            raise InvalidValueError("Expected no calibration with `reads` of a batch, but got one")
         # NumPy integers become plain ones, which JSON can hold.
         object.__setattr__(self, "draws", check_integer("draws", self.draws, minimum=1))
         object.__setattr__(self, "seed", check_integer("seed", self.seed, minimum=0))
@@ -78,7 +86,8 @@ class Plan:
     @property
     def noise_name(self) -> str:
         """What the noise is called in the results."""
-        return self.noise.name + (f"+{self.calibration.kind}-calibration" if self.calibration else "")
+        calibrated = f"+{self.calibration.kind}-calibration" if self.calibration else ""
+        return self.noise.name + calibrated + ("+read-each-batch" if self.reads == "batch" else "")
 
     def tasks(self) -> list[tuple[Level, int]]:
         """Return each level with each of its draws."""
@@ -202,9 +211,12 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
     calibrator = Calibrator(model, sites, plan.calibration, forward.prepared) if plan.calibration else None
     for level, draw in tasks:
         stream = chip_stream(plan.seed, subject.train_seed, draw)
-        chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())
-        with chip, calibrator.calibrated() if calibrator and level.noise else nullcontext():
-            value, n_examples = forward.accuracy(model)
+        if plan.reads == "batch" and isinstance(level.noise, TimedNoise):
+            value, n_examples = forward.accuracy(model, _reading(level.noise.on_chip(sites, stream), sites, stream))
+        else:
+            chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())
+            with chip, calibrator.calibrated() if calibrator and level.noise else nullcontext():
+                value, n_examples = forward.accuracy(model)
         yield {
             "method": subject.method,
             "train_seed": subject.train_seed,
@@ -217,6 +229,11 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
             "value": value,
             "n_examples": n_examples,
         }
+
+
+def _reading(chip: Noise, sites: Sequence[Site], stream: Stream) -> Around:
+    """Return what puts the model on a chip for one batch, read anew."""
+    return lambda batch: displaced(noisy_weights(sites, chip, stream.child("batch", batch)))
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:

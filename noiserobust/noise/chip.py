@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,10 @@ class Chip(TimedNoise):
     def describe(self) -> dict[str, Any]:
         """Return the profile with its settings, and what the chip was drawn from."""
         return {"kind": "chip", "profile": self.profile.name, **self.profile.settings(), **self.origin}
+
+    def on_chip(self, sites: Sequence[Site], stream: Stream) -> Noise:
+        """Return the chip itself."""
+        return self
 
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return a weight as it is read from this chip; see :meth:`Noise.perturb`.
@@ -148,7 +152,7 @@ class Chip(TimedNoise):
         return f"Chip({self.name!r}, t={format_time(self.t)!r}, weights={len(self.programmed)})"
 
 
-def program_sites(profile: Profile, sites: list[Site], stream: Stream) -> dict[str, Programmed]:
+def program_sites(profile: Profile, sites: Sequence[Site], stream: Stream) -> dict[str, Programmed]:
     """Return the weights of a model after programming, each drawn from the child of ``stream`` of its name."""
     programmed = {}
     for site in sites:

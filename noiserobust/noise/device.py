@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from noiserobust.noise.compose import Weakened
 from noiserobust.noise.crossbar import program, read
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, load_profile
-from noiserobust.noise.sites import Select, find_sites
+from noiserobust.noise.sites import Select, Site, find_sites
 from noiserobust.noise.timed import TimedNoise
 from noiserobust.rng import Stream
 from noiserobust.times import SECONDS, format_time, parse_time
@@ -101,6 +102,10 @@ class DeviceNoise(TimedNoise):
         stream = chip_stream(seed, train_seed, draw)
         programmed = program_sites(self.profile, find_sites(model, select), stream)
         return Chip(self.profile, programmed, {"seed": seed, "train_seed": train_seed, "draw": draw}, self.t)
+
+    def on_chip(self, sites: Sequence[Site], stream: Stream) -> Chip:
+        """Return a chip with these weights; see :meth:`program`."""
+        return Chip(self.profile, program_sites(self.profile, sites, stream), {"draw": 0}, self.t)
 
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return the weight as read from the chip; see :meth:`Noise.perturb`. Groups of equal weights stay."""

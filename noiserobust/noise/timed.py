@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,6 +11,8 @@ from typing_extensions import Self
 
 from noiserobust.noise.base import Noise
 from noiserobust.noise.profiles import Profile
+from noiserobust.noise.sites import Site
+from noiserobust.rng import Stream
 from noiserobust.times import parse_time
 
 
@@ -22,6 +26,15 @@ class TimedNoise(Noise):
     def __post_init__(self) -> None:
         object.__setattr__(self, "t", parse_time(self.t))
         self.profile.check_time(self.t)
+
+    @abstractmethod
+    def on_chip(self, sites: Sequence[Site], stream: Stream) -> Noise:
+        """Return the noise of one chip with these weights: what is left of it is the reading.
+
+        Args:
+            sites: the weights.
+            stream: what the chip is drawn from.
+        """
 
     @property
     def level(self) -> float:

@@ -153,3 +153,43 @@ def test_times_are_checked():
     for bad in ("1h", "3d", 0):
         with pytest.raises(InvalidValueError, match="Expected `t` to be"):
             chip.at(bad)
+
+
+def test_read_noise_can_be_new_for_each_batch():
+    model, noise = network(), nr.DeviceNoise.from_profile("pcm-hermes-1", "1d")
+    x, y = torch.randn(60, 2, 8, 8), torch.arange(60) % 5
+    arguments = {"noise": noise, "levels": ["clean", "1d"], "draws": 2, "reads": "batch"}
+    found = nr.evaluate([model], (x, y), batch_size=20, **arguments).draws
+    assert set(found.noise) == {"pcm-hermes-1+read-each-batch"}
+    stream = nr.Stream(0, "deploy", 0, 1)
+    right = 0
+    chip = noise.program(model, draw=1)
+    for batch in range(3):
+        readings = {f"{name}.weight": module for name, module in model.named_modules() if hasattr(module, "weight")}
+        span, clean = slice(20 * batch, 20 * (batch + 1)), weights(model)
+        for site in nr.find_sites(model):
+            read = chip.perturb(site.weight(), stream.child("batch", batch, site.name), site.view)
+            readings[site.name].weight.data.copy_(read)
+        right += (model(x[span]).argmax(1) == y[span]).sum().item()
+        for name, module in readings.items():
+            module.weight.data.copy_(clean[name])
+    assert np.isclose(found.value.iloc[-1], 100 * right / 60)
+    quiet = noise.with_settings(read_noise_scale=0.0)  # without read noise it is all the same
+    runs = [
+        nr.evaluate([model], (x, y), noise=quiet, levels=["1d"], draws=2, batch_size=20, reads=reads).draws
+        for reads in ("pass", "batch")
+    ]
+    assert runs[0].value.tolist() == runs[1].value.tolist()
+    chip_draws = nr.evaluate([model], (x, y), noise=chip, levels=["1d"], draws=2, batch_size=20, reads="batch").draws
+    assert len(chip_draws) == 2
+
+
+def test_only_devices_are_read():
+    data = torch.randn(6, 2, 8, 8), torch.arange(6) % 5
+    with pytest.raises(InvalidValueError, match="Expected a device for `reads` of a batch, but got gaussian"):
+        nr.evaluate([network()], data, noise=nr.GaussianNoise(0.1), reads="batch")
+    with pytest.raises(InvalidValueError, match="Expected `reads` to be one of"):
+        nr.evaluate([network()], data, noise=nr.GaussianNoise(0.1), reads="row")
+    noise, calibration = nr.DeviceNoise.from_profile("pcm-hermes-1"), nr.Calibration("layer", data[0])
+    with pytest.raises(InvalidValueError, match="Expected no calibration with `reads` of a batch"):
+        nr.evaluate([network()], data, noise=noise, reads="batch", calibration=calibration)
