@@ -60,6 +60,10 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reads", type=str, default="pass", help="how often a device is read: once a pass over the data, or each batch"
     )
+    parser.add_argument(
+        "--analog", action="store_true", help="simulate the full analog tile with converters, bounds and output noise"
+    )
+    parser.add_argument("--examples", type=int, help="how many test examples, for slow simulations; default: all")
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 

@@ -19,7 +19,7 @@ from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
 from noiserobust.noise.base import Noise
-from noiserobust.noise.sites import Select, find_sites
+from noiserobust.noise.sites import Select, Site, find_sites
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import DrawStore
 
@@ -41,6 +41,7 @@ def evaluate(
     select: Select | None = None,
     calibration: Calibration | None = None,
     reads: str = "pass",
+    analog: bool = False,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -66,6 +67,8 @@ def evaluate(
         calibration: what is done to each chip before it is evaluated; by default nothing.
         reads: how often a device is read, with new read noise: once a ``"pass"`` over the data, or for each
             ``"batch"``, which makes results depend on ``batch_size``.
+        analog: whether layers are simulated as full analog tiles by aihwkit, on the CPU, with the periphery of the
+            device's profile: slow. Layers that cannot be tiles stay digital, and without noise.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
         progress: whether to show a progress bar on a terminal.
 
@@ -91,7 +94,7 @@ def evaluate(
         for s, m in zip(seeds, sequence, strict=True)
     ]
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
-    plan = Plan(noise, severities, draws, seed, select, calibration, reads)
+    plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
     forward = make_forward(data, normalize, device, precision, batch_size)
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
@@ -165,10 +168,18 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         **more,
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
+        **({} if not plan.analog else _tiles(sites)),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),
     }
+
+
+def _tiles(sites: Sequence[Site]) -> dict[str, list[str]]:
+    from noiserobust.evaluate.analog import convertible
+
+    analog = [site.name for site in sites if convertible(site.module)]
+    return {"analog": analog, "digital": [site.name for site in sites if site.name not in analog]}
 
 
 def model_sha256(model: nn.Module) -> str:

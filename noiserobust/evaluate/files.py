@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from noiserobust.callables import source_sha256
 from noiserobust.data.arrays import ArrayData
@@ -21,6 +22,8 @@ from noiserobust.models.registry import build_model
 from noiserobust.models.weights import Weights, fit_weights, read_weights
 from noiserobust.noise.registry import build_noise
 from noiserobust.rng import Stream
+
+Loaded = ArrayData | DataLoader[Any]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class EvaluateConfig:
         batch_size: examples a pass through the network.
         calibrate: what is done to each chip first: ``batchnorm``, ``layer`` or ``column``; by default nothing.
         reads: how often a device is read: once a ``pass`` over the data, or anew for each ``batch``.
+        analog: whether layers are simulated as full analog tiles.
+        examples: how many test examples are used, the first of a fixed random order; by default all.
         calibration_examples: how many training examples it takes, >= 2.
     """
 
@@ -62,6 +67,8 @@ class EvaluateConfig:
     calibrate: str | None = None
     calibration_examples: int = 500
     reads: str = "pass"
+    analog: bool = False
+    examples: int | None = None
 
 
 def evaluate_files(
@@ -81,14 +88,15 @@ def evaluate_files(
     noise = build_noise(config.noise)
     levels = parse_levels(noise, list(config.levels))
     calibration = _calibration(config, download=download)
-    plan = Plan(noise, levels, config.draws, config.seed, calibration=calibration, reads=config.reads)
+    extra: dict[str, Any] = {"calibration": calibration, "reads": config.reads, "analog": config.analog}
+    plan = Plan(noise, levels, config.draws, config.seed, **extra)
     files = [read_weights(path) for path in config.weights]
     model = build_model(config.model, config.model_args)
     for file in files:
         fit_weights(model, file)  # all are checked before the first is evaluated
     subjects = _subjects(files, model, config.method)
     normalize = config.normalize or _trained_normalize(files) or "auto"
-    data = load_data(config.data, "test", download=download)
+    data = _some(load_data(config.data, "test", download=download), config)
     forward = make_forward(data, normalize, config.device, config.precision, config.batch_size)
     weights = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
@@ -111,10 +119,19 @@ def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | Non
     check_choice("calibrate", config.calibrate, KINDS)
     number = check_integer("calibration-examples", config.calibration_examples, minimum=2)
     data = load_data(config.data, "train", download=download)
+    return Calibration(config.calibrate, _chosen(data, number, "calibrate", config.seed).x)
+
+
+def _some(data: Loaded, config: EvaluateConfig) -> Loaded:
+    if config.examples is None:
+        return data
+    return _chosen(data, check_integer("examples", config.examples, minimum=1), "examples", config.seed)
+
+
+def _chosen(data: Loaded, number: int, setting: str, seed: int) -> ArrayData:
     if not isinstance(data, ArrayData):
-        raise InvalidValueError(f"Expected data with a training split of arrays for `calibrate`, but got {config.data}")
-    order = Stream(config.seed, "calibration").permutation(len(data))[:number]
-    return Calibration(config.calibrate, data.x[torch.from_numpy(order)])
+        raise InvalidValueError(f"Expected data of arrays for `{setting}`, but got a DataLoader")
+    return data.subset(torch.from_numpy(Stream(seed, setting).permutation(len(data))[:number]))
 
 
 def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) -> list[Subject]:

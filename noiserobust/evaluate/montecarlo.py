@@ -64,6 +64,7 @@ class Plan:
         select: which weights are noisy, as in :func:`noiserobust.find_sites`.
         calibration: what is done to each chip before it is evaluated, or None.
         reads: how often a device is read: once a ``"pass"`` over the data, or anew for each ``"batch"``.
+        analog: whether layers are simulated as full analog tiles, with the periphery of the device's profile.
     """
 
     noise: Noise
@@ -73,10 +74,15 @@ class Plan:
     select: Select | None = None
     calibration: Calibration | None = None
     reads: str = "pass"
+    analog: bool = False
 
     def __post_init__(self) -> None:
         if check_choice("reads", self.reads, READS) == "batch" and not isinstance(self.noise, TimedNoise):
             raise InvalidValueError(f"Expected a device for `reads` of a batch, but got {self.noise.name} noise")
+        if self.analog and not isinstance(self.noise, TimedNoise):
+            raise InvalidValueError(f"Expected a device for `analog`, but got {self.noise.name} noise")
+        if self.analog and (self.reads == "batch" or self.calibration is not None):
+            raise InvalidValueError("Expected `analog` without `reads` of a batch and without calibration")
         if self.reads == "batch" and self.calibration is not None:
             raise InvalidValueError("Expected no calibration with `reads` of a batch, but got one")
         # NumPy integers become plain ones, which JSON can hold.
@@ -87,7 +93,8 @@ class Plan:
     def noise_name(self) -> str:
         """What the noise is called in the results."""
         calibrated = f"+{self.calibration.kind}-calibration" if self.calibration else ""
-        return self.noise.name + calibrated + ("+read-each-batch" if self.reads == "batch" else "")
+        read = "+read-each-batch" if self.reads == "batch" else ""
+        return self.noise.name + calibrated + read + ("+tile" if self.analog else "")
 
     def tasks(self) -> list[tuple[Level, int]]:
         """Return each level with each of its draws."""
@@ -209,9 +216,17 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
     model = forward.place(model)
     sites = find_sites(model, plan.select)
     calibrator = Calibrator(model, sites, plan.calibration, forward.prepared) if plan.calibration else None
+    analog = None
+    if plan.analog and isinstance(plan.noise, TimedNoise):
+        from noiserobust.evaluate.analog import AnalogModel
+
+        analog = AnalogModel(model, sites, plan.noise.profile)
     for level, draw in tasks:
         stream = chip_stream(plan.seed, subject.train_seed, draw)
-        if plan.reads == "batch" and isinstance(level.noise, TimedNoise):
+        if analog:
+            with analog.on_chip(level.noise, stream) as tiles:
+                value, n_examples = forward.accuracy(tiles)
+        elif plan.reads == "batch" and isinstance(level.noise, TimedNoise):
             value, n_examples = forward.accuracy(model, _reading(level.noise.on_chip(sites, stream), sites, stream))
         else:
             chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())

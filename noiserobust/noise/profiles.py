@@ -36,7 +36,8 @@ COMPENSATIONS = ("none", "global", "per_column", "mean_shift")
 
 _TOP = [
     *("schema_version", "name", "technology", "description", "source", "backend", "model", "parameters"),
-    *("conductance", "granularity", "tile", "clip_percentile", "compensation", "times", "valid_times"),
+    *("conductance", "granularity", "tile", "clip_percentile", "periphery", "compensation"),
+    *("times", "valid_times"),
 ]
 
 
@@ -58,6 +59,9 @@ class Profile:
         tile: ``(rows, columns)`` of a crossbar tile.
         clip_percentile: of the weights' magnitudes of a group; larger ones are cut off before they are mapped. 100
             cuts none.
+        periphery: of a tile, for its full simulation: ``dac_bits``, ``adc_bits`` (0 for none), ``input_noise`` (std, of
+            the largest input), ``output_noise`` (std, of what the largest weight gives for the largest input),
+            ``input_bound`` and ``output_bound`` in the same units.
         compensation: ``"none"``; one factor that restores the mean magnitude of a tensor (of a tile, if weights are
             mapped by tile or column), ``"global"``, or of each of its columns, ``"per_column"``; ``"mean_shift"``, one
             number that restores the mean.
@@ -79,6 +83,7 @@ class Profile:
     granularity: str
     tile: Tile
     clip_percentile: float
+    periphery: Mapping[str, float]
     compensation: str
     times: tuple[float, ...]
     valid_times: tuple[float, float]
@@ -114,8 +119,9 @@ class Profile:
         """Return the profile with some settings replaced; each is checked as if it stood in the file.
 
         Args:
-            overrides: any parameter of the model or the converter, ``converter`` itself (with the parameters that the
-                old one does not have), ``granularity``, ``tile``, ``clip_percentile``, ``compensation``.
+            overrides: any parameter of the model, the converter or the periphery, ``converter`` itself (with the
+                parameters that the old one does not have), ``granularity``, ``tile``, ``clip_percentile``,
+                ``compensation``.
 
         Raises:
             InvalidValueError: if a setting is unknown or out of range.
@@ -131,10 +137,12 @@ class Profile:
             elif key in self.conductance:
                 changed = _checked(key, value, CONVERTERS[self.converter][1][key])
                 profile = replace(profile, conductance={**profile.conductance, key: changed})
+            elif key in PERIPHERY:
+                profile = replace(profile, periphery={**profile.periphery, key: _checked(key, value, PERIPHERY[key])})
             elif key in _SETTINGS:
                 profile = replace(profile, **{key: _SETTINGS[key](key, value)})
             else:
-                known = [*self.parameters, *self.conductance, "converter", *_SETTINGS]
+                known = [*self.parameters, *self.conductance, "converter", *PERIPHERY, *_SETTINGS]
                 raise unknown_name(f"setting of profile {self.name}", key, known)
         profile = replace(profile, original=self.original or self)
         _check_range(profile)
@@ -179,7 +187,7 @@ class Profile:
 
     def _flat(self) -> dict[str, Any]:
         own = {"converter": self.converter, **self.conductance}
-        return {**self.parameters, **own, **{key: getattr(self, key) for key in _SETTINGS}}
+        return {**self.parameters, **own, **self.periphery, **{key: getattr(self, key) for key in _SETTINGS}}
 
     def settings(self) -> dict[str, Any]:
         """Return all that determines the noise, JSON-able."""
@@ -190,6 +198,7 @@ class Profile:
             "granularity": self.granularity,
             "tile": list(self.tile),
             "clip_percentile": self.clip_percentile,
+            "periphery": dict(self.periphery),
             "compensation": self.compensation,
         }
 
@@ -260,6 +269,7 @@ def _parse(content: Any) -> Profile:
         times=tuple(parse_time(t) for t in times),
         valid_times=_valid_times(top["valid_times"]),
         measured=_measured(top["measured"]) if measured else None,
+        periphery=_values("periphery", top["periphery"], PERIPHERY),
         **{key: check(key, top[key]) for key, check in _SETTINGS.items()},
     )
     _check_range(profile)
@@ -342,6 +352,23 @@ def _tile(name: str, value: Any) -> Tile:
         check_integer("tile.columns", mapping["columns"], minimum=1),
     )
 
+
+def _bits(name: str, value: object) -> float:
+    bits = check_integer(name, value, minimum=0)
+    if bits > 24:
+        raise InvalidValueError(f"Expected `{name}` to be at most 24, but got {bits}")
+    return bits
+
+
+PERIPHERY: dict[str, Check] = {
+    "dac_bits": _bits,
+    "adc_bits": _bits,
+    "input_noise": lambda name, value: check_number(name, value, minimum=0),
+    "output_noise": lambda name, value: check_number(name, value, minimum=0),
+    "input_bound": lambda name, value: check_number(name, value, above=0),
+    "output_bound": lambda name, value: check_number(name, value, above=0),
+}
+"""What surrounds the devices of a tile, with what each number has to be."""
 
 _SETTINGS: dict[str, Check] = {
     "granularity": lambda name, value: check_choice(name, value, GRANULARITIES),

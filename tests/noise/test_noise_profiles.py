@@ -74,7 +74,7 @@ def test_an_unknown_profile_names_the_nearest(name, near):
 TOP = list(yaml.safe_load(TEXT))
 PLACES = [(key,) for key in TOP] + [
     (section, key)
-    for section in ("source", "parameters", "conductance", "tile", "valid_times")
+    for section in ("source", "parameters", "conductance", "tile", "valid_times", "periphery")
     for key in yaml.safe_load(TEXT)[section]
 ]
 
@@ -225,20 +225,20 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         *((key, 0.5) for key in CONVERTERS["single_pair"][1]),
         ("granularity", "filter"),
         ("clip_percentile", 99.0),
+        ("output_noise", 0.5),
+        ("adc_bits", 6),
         ("compensation", "none"),
     ],
 )
 def test_every_setting_can_be_overridden_and_the_profile_stays(key, value):
     profile = load_profile(PCM)
     other = profile.with_overrides(**{key: value})
-    flat = {**other.settings(), **other.settings()["parameters"], **other.settings()["conductance"]}
+    settings = other.settings()
+    flat = {**settings, **settings["parameters"], **settings["conductance"], **settings["periphery"]}
     assert flat[key] == value
     assert profile == load_profile(PCM) != other
     assert other.overridden() == {key: value}
-    assert (
-        other.with_overrides(**{key: {**profile.settings(), **profile.parameters, **profile.conductance}[key]})
-        == profile
-    )
+    assert other.with_overrides(**{key: profile._flat()[key]}) == profile
 
 
 def test_a_tile_can_be_overridden_in_both_forms():
