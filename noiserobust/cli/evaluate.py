@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
 from noiserobust.config import PRECISIONS
+from noiserobust.errors import InvalidValueError
 
 
 def add_demo(parser: ArgumentParser) -> None:
@@ -74,6 +75,8 @@ def evaluate(settings: Namespace) -> None:
 
     out = settings.out
     values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
+    if settings.calibrate is None and settings.calibration_examples != EvaluateConfig.calibration_examples:
+        raise InvalidValueError("Expected `--calibration-examples` with `--calibrate` only, but got it alone")
     values["model_args"] = model_args(settings.model_args)
     result = evaluate_files(EvaluateConfig(**values), out, download=settings.download, progress=True)
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))

@@ -13,7 +13,30 @@ from noiserobust.errors import InvalidValueError, check_choice, check_integer
 if TYPE_CHECKING:
     from noiserobust.noise.profiles import Profile
 
-ACTIONS = ("list", "show", "plot", "equivalent", "fit")
+ACTIONS: dict[str, tuple[str, ...]] = {
+    "list": (),
+    "show": ("name", "t", "seed"),
+    "plot": ("name", "t", "seed", "out"),
+    "equivalent": ("name", "t", "seed", "out", "model", "model_args", "weights", "chips"),
+    "fit": ("name", "out", "unit", "time_unit", "t_0", "degree"),
+}
+"""What can be done, with the options of each."""
+
+_OPTIONS: dict[str, object] = {
+    "name": None,
+    "t": [],
+    "model": None,
+    "model_args": [],
+    "weights": None,
+    "chips": 4,
+    "seed": 0,
+    "unit": None,
+    "time_unit": None,
+    "t_0": None,
+    "degree": 2,
+    "out": None,
+}
+"""All options with their defaults."""
 
 
 def add_profiles(parser: ArgumentParser) -> None:
@@ -37,6 +60,10 @@ def add_profiles(parser: ArgumentParser) -> None:
 def profiles(settings: Namespace) -> None:
     """Run it."""
     action = check_choice("action", settings.action, ACTIONS)
+    for option, default in _OPTIONS.items():
+        if settings[option] != default and option not in ACTIONS[action]:
+            users = ", ".join(name for name, options in ACTIONS.items() if option in options)
+            raise InvalidValueError(f"Expected `--{option.replace('_', '-')}` with {users} only, but got {action}")
     if action == "list":
         _list()
     elif settings.name is None:
@@ -115,8 +142,8 @@ def _fit(settings: Namespace) -> None:
     text = _as_yaml(fit.profile)
     picture = plot_fit(fit, measurements, "png")
     make_folder(out.parent)
-    write_atomic(out.with_suffix(".png"), picture)
     write_atomic(out, text)
+    write_atomic(out.with_suffix(".png"), picture)
     width = max(map(len, fit.estimates))
     for name, e in fit.estimates.items():
         print(f"{name:<{width}}  {e.value:9.5g}  (95 %: {e.low:.5g} to {e.high:.5g})")

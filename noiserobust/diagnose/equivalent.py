@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from noiserobust.diagnose.errors import WeightError, weight_error
+from noiserobust.errors import InvalidValueError
 from noiserobust.noise.base import Noise, chip_stream
 from noiserobust.noise.sites import Select, find_sites
 from noiserobust.times import format_time
@@ -46,7 +48,7 @@ def equivalent_noise(
     Returns:
         One row for each level and layer, then the total, with columns ``t`` (s; or what else the level is called),
         ``layer``, ``weights`` (their number), ``sigma``, and those of :class:`WeightError
-        <noiserobust.diagnose.errors.WeightError>`; means over layers in the row ``total``.
+        <noiserobust.diagnose.errors.WeightError>` but ``relative_of_unit``; means over layers in the row ``total``.
 
     Raises:
         InvalidValueError: if the model has no such weight, or a level is not one of the noise.
@@ -54,7 +56,9 @@ def equivalent_noise(
     import pandas as pd
 
     rows = []
-    sites = [s for s in find_sites(model, select) if s.weight().numel() > 1 and s.weight().any()]
+    sites = [s for s in find_sites(model, select) if s.weight().numel() > 2 and s.weight().any()]
+    if not sites:
+        raise InvalidValueError("Expected weights of at least three numbers that are not zero, but the model has none")
     for level in levels:
         at = noise.at(noise.parse_level(level))
         found = []
@@ -63,9 +67,9 @@ def equivalent_noise(
             error = weight_error(at, site.weight(), streams, site.view)
             found.append((site.name, site.weight().numel(), error))
         own = {noise.level_name: at.level}
-        rows += [{**own, "layer": n, "weights": w, "sigma": e.std_of_filter, **asdict(e)} for n, w, e in found]
+        rows += [{**own, "layer": n, "weights": w, "sigma": e.std_of_filter, **_columns(e)} for n, w, e in found]
         errors = [error for _, _, error in found]
-        means = pd.DataFrame([asdict(e) for e in errors]).mean().to_dict()
+        means = pd.DataFrame([_columns(e) for e in errors]).mean().to_dict()
         number = sum(w for _, w, _ in found)
         rows.append({**own, "layer": TOTAL, "weights": number, "sigma": _sigma(errors), **means})
     table: pd.DataFrame = pd.DataFrame(rows)
@@ -87,8 +91,13 @@ def as_text(table: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
+def _columns(error: WeightError) -> dict[str, float]:
+    columns = asdict(error)
+    del columns["relative_of_unit"]
+    return columns
+
+
 def _sigma(errors: list[WeightError]) -> float:
     """Return the sigma with the same sum of relative error powers."""
     device = sum(e.relative**2 for e in errors)
-    unit = sum((e.relative / e.std_of_filter) ** 2 for e in errors if e.std_of_filter)
-    return float((device / unit) ** 0.5) if unit else 0.0
+    return math.sqrt(device / sum(e.relative_of_unit**2 for e in errors))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noiserobust.errors import InvalidValueError
 from noiserobust.noise.base import Noise, chip_stream
 from noiserobust.noise.device import DeviceNoise
 from noiserobust.noise.layout import FILTERS, FilterView
@@ -28,6 +29,7 @@ class WeightError:
         std_of_tensor: std of the error, as a fraction of the largest magnitude of the tensor.
         std_of_filter: the sigma of max-scaled Gaussian noise of the same error power: root of the mean square error
             over the mean square of the filters' largest magnitudes.
+        relative_of_unit: what ``relative`` is for max-scaled noise of sigma 1.
         relative: root of the mean square error over the mean square weight: what the error is to the signal.
         std_small: std of the error of weights below a tenth of the largest, as ``std_of_tensor``; NaN without such.
         std_large: the same of weights above half of the largest.
@@ -38,6 +40,7 @@ class WeightError:
     shift: float
     std_of_tensor: float
     std_of_filter: float
+    relative_of_unit: float
     relative: float
     std_small: float
     std_large: float
@@ -49,14 +52,14 @@ def weight_error(noise: Noise, weight: Tensor, streams: Sequence[Stream], view: 
 
     Args:
         noise: at a severity.
-        weight: floating point tensor that is not zero.
+        weight: floating point tensor of at least three numbers, not all zero.
         streams: one for each chip.
         view: how the weight is laid out in filters.
     """
     clean = view.matrix(weight.detach()).double()
     largest = clean.abs().max()
-    if clean.numel() < 2 or largest == 0:
-        raise ValueError("Expected a weight with two numbers that are not zero")
+    if clean.numel() < 3 or largest == 0:
+        raise InvalidValueError("Expected a weight of at least three numbers that are not all zero, but got another")
     filters = clean.abs().amax(dim=1, keepdim=True)
     size = clean.abs() / largest
     gains, shifts, errors = [], [], []
@@ -70,12 +73,13 @@ def weight_error(noise: Noise, weight: Tensor, streams: Sequence[Stream], view: 
         shifts.append(shift / largest)
         errors.append((noisy - gain * clean - shift) / gain)
     error = torch.stack(errors)
-    square = error.square().mean(dim=0)
+    square = error.square().mean(dim=0) * clean.numel() / (clean.numel() - 2)  # gain and shift were fitted to each chip
     return WeightError(
         gain=_mean(gains),
         shift=_mean(shifts),
         std_of_tensor=float(square.mean().sqrt() / largest),
         std_of_filter=float((square.mean() / filters.square().expand_as(clean).mean()).sqrt()),
+        relative_of_unit=float((filters.square().expand_as(clean).mean() / clean.square().mean()).sqrt()),
         relative=float((square.mean() / clean.square().mean()).sqrt()),
         std_small=float(square[size < 0.1].mean().sqrt() / largest),
         std_large=float(square[size > 0.5].mean().sqrt() / largest),

@@ -87,8 +87,9 @@ def plot_fit(fit: Fit, measurements: Measurements, kind: str) -> bytes:
         levels = np.quantile(np.unique(data.target_us), [0.2, 0.5, 1.0], method="nearest")
         for level, colour, marker in zip(np.unique(levels), PALETTE, MARKERS, strict=False):
             own = data.target_us == level
-            values = [data.measured_us[own & (data.time_s == t)].mean() for t in times]
-            right.plot(times, values, marker, color=colour, label=f"target {level:.3g} µS")
+            there = [t for t in times if (own & (data.time_s == t)).any()]
+            values = [data.measured_us[own & (data.time_s == t)].mean() for t in there]
+            right.plot(there, values, marker, color=colour, label=f"target {level:.3g} µS")
             line = np.geomspace(times[0], times[-1], 50)
             right.plot(line, [expected(profile, np.array([level]), float(t))[0][0] for t in line], color=colour)
         right.set(xscale="log", xlabel="time since programming", ylabel="mean of measured, µS")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from noiserobust.errors import InvalidValueError, check_choice
+from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.models.batchnorm import recalibrate, statistics
 from noiserobust.noise.sites import Site
 
@@ -40,13 +40,16 @@ class Calibration:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)
-        if not isinstance(self.x, Tensor) or len(self.x) < 2:
-            raise InvalidValueError(f"Expected `x` to be a tensor of at least two inputs, but got {self.x!r}")
+        check_integer("batch_size", self.batch_size, minimum=1)
+        if not isinstance(self.x, Tensor) or self.x.ndim < 2 or len(self.x) < 2:
+            got = f"one of shape {tuple(self.x.shape)}" if isinstance(self.x, Tensor) else type(self.x).__name__
+            raise InvalidValueError(f"Expected `x` to be a tensor of at least two inputs, but got {got}")
 
     def describe(self) -> dict[str, Any]:
         """Return kind and number and hash of the inputs, JSON-able."""
         content = self.x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        return {"kind": self.kind, "examples": len(self.x), "sha256": hashlib.sha256(content).hexdigest()}
+        own = {"kind": self.kind, "examples": len(self.x), "batch_size": self.batch_size}
+        return {**own, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 class Calibrator:
@@ -62,25 +65,37 @@ class Calibrator:
     def __init__(
         self, model: nn.Module, sites: list[Site], calibration: Calibration, prepared: Callable[[Tensor], Tensor]
     ) -> None:
+        # Nearly equal batches: each counts the same.
+        number = -(-len(calibration.x) // calibration.batch_size)
         self.model = model
         self.kind = calibration.kind
-        self.batches = [prepared(part) for part in calibration.x.split(calibration.batch_size)]
+        self.batches = [prepared(part) for part in calibration.x.tensor_split(number)]
         if self.kind == "batchnorm" and not statistics(model):
             raise InvalidValueError("Expected a model with running statistics for `batchnorm`, but it has none")
         self.layers = [s.module for s in sites if isinstance(s.module, _LAYERS)] if self.kind != "batchnorm" else []
         self.references: list[Tensor] = []
-        if self.layers:
+        if self.kind != "batchnorm":
             with self._hooked(lambda module, call, output: self.references.append(output.clone())):
                 self._pass()
+            if not self.references:
+                raise InvalidValueError(
+                    f"Expected noisy Linear, Conv or Embedding layers for `{self.kind}` calibration, but the model has "
+                    f"noise on {', '.join(s.name for s in sites)} only"
+                )
 
     @contextmanager
-    def calibrated(self) -> Iterator[None]:
-        """Calibrate the chip that the model is on, for the time of the block."""
+    def calibrated(self, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:
+        """Calibrate the chip that the model is on, for the time of the block.
+
+        Args:
+            precision: returns a context for the passes that calibrate.
+        """
         if self.kind == "batchnorm":
             buffers = statistics(self.model)
             saved = [b.clone() for b in buffers]
             try:
-                recalibrate(self.model, self.batches)
+                with precision():
+                    recalibrate(self.model, self.batches)
                 yield
             finally:
                 for buffer, value in zip(buffers, saved, strict=True):
@@ -92,7 +107,7 @@ class Calibrator:
             fits.append(_least_squares(output, self.references[call], _channel(module, output), self.kind == "column"))
             return _scaled(output, fits[call])
 
-        with self._hooked(fit):
+        with self._hooked(fit), precision():
             self._pass()
         with self._hooked(lambda module, call, output: _scaled(output, fits[call % len(fits)])):
             yield

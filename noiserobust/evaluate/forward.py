@@ -83,8 +83,8 @@ class Forward:
         """
         right, undefined = torch.zeros((2,), dtype=torch.int64, device=self.device)
         total = 0
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        with torch.inference_mode(), self._autocast(), self._same_randomness():
+        dtype = _dtype(model)
+        with torch.inference_mode(), self.autocast(), self._same_randomness():
             for number, (x, y) in enumerate(self._stored_batches()):
                 # Labels are stored on the CPU: checking them waits for no device.
                 with around(number):
@@ -101,11 +101,12 @@ class Forward:
             )
         return 100.0 * right.item() / total, total
 
-    def prepared(self, x: Tensor) -> Tensor:
-        """Return stored inputs as a model of float32 weights takes them."""
-        return self._prepared(x, torch.float32)
+    def prepared(self, x: Tensor, model: nn.Module) -> Tensor:
+        """Return stored inputs as a placed model takes them."""
+        return self._prepared(x, _dtype(model))
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return a context in which passes have the precision."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def describe_data(self) -> dict[str, Any]:
@@ -137,6 +138,10 @@ class Forward:
         # Split, not indexed: views cost nothing.
         size = self.batch_size or (100 if self.device.type == "cpu" else 1000)
         return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def as_data(data: Data) -> ArrayData | DataLoader[Any]:

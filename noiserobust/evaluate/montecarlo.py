@@ -215,7 +215,10 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
     _check_finite(model, subject)
     model = forward.place(model)
     sites = find_sites(model, plan.select)
-    calibrator = Calibrator(model, sites, plan.calibration, forward.prepared) if plan.calibration else None
+    calibrator = None
+    if plan.calibration:
+        with forward.autocast():
+            calibrator = Calibrator(model, sites, plan.calibration, lambda x: forward.prepared(x, model))
     analog = None
     if plan.analog and isinstance(plan.noise, TimedNoise):
         from noiserobust.evaluate.analog import AnalogModel
@@ -230,7 +233,8 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
             value, n_examples = forward.accuracy(model, _reading(level.noise.on_chip(sites, stream), sites, stream))
         else:
             chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())
-            with chip, calibrator.calibrated() if calibrator and level.noise else nullcontext():
+            calibrated = calibrator.calibrated(forward.autocast) if calibrator and level.noise else nullcontext()
+            with chip, calibrated:
                 value, n_examples = forward.accuracy(model)
         yield {
             "method": subject.method,

@@ -47,7 +47,7 @@ class Noise(ABC):
     def at(self, level: float) -> Self:
         """Return the same noise at another severity."""
 
-    def with_settings(self, **settings: Any) -> Self:
+    def with_settings(self, /, **settings: Any) -> Self:
         """Return the same noise with other settings than its level.
 
         Args:

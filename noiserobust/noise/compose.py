@@ -46,6 +46,10 @@ class Weakened(Noise):
         """Return a level as the noise reads it."""
         return self.noise.parse_level(text)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the noise is, and the strength."""
+        return {"kind": "weakened", "strength": self.strength, "noise": self.noise.describe()}
+
     def weakened(self, strength: float) -> Noise:
         """Return a share of this."""
         return replace(self, strength=self.strength * strength)

@@ -125,6 +125,13 @@ class BitSlices(Converter):
     bits: int = 4
     slices: int = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bits * self.slices > 24:
+            raise InvalidValueError(
+                f"Expected `bits` times `slices` to be at most 24, but got {self.bits} times {self.slices}"
+            )
+
     @property
     def devices(self) -> int:
         """Two for each slice."""
@@ -153,8 +160,8 @@ Check = Callable[[str, object], Any]
 """Returns a checked value, given its name and what was given for it."""
 
 _ENDS: dict[str, Check] = {
-    "g_max_us": lambda name, value: check_number(name, value, above=0),
-    "g_min_us": lambda name, value: check_number(name, value, minimum=0),
+    "g_max_us": lambda name, value: check_number(name, value, above=0, maximum=1e9),
+    "g_min_us": lambda name, value: check_number(name, value, minimum=0, maximum=1e9),
 }
 
 
@@ -162,7 +169,7 @@ def _factors(name: str, value: object, number: int | None = None) -> tuple[float
     if not isinstance(value, (list, tuple)) or not value or (number is not None and len(value) != number):
         wanted = f"a list of {number} numbers" if number else "a list of numbers"
         raise InvalidValueError(f"Expected `{name}` to be {wanted}, but got {value!r}")
-    return tuple(check_number(name, factor, above=0) for factor in value)
+    return tuple(check_number(name, factor, minimum=1e-3, maximum=1e3) for factor in value)
 
 
 def _count(name: str, value: object, most: int) -> int:

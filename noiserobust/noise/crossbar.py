@@ -89,7 +89,8 @@ def read(profile: Profile, programmed: Programmed, t: float, stream: Stream) -> 
     offset, scale = _mapped_to(profile, weight)
     noisy = converter.to_weights(conductances).mul_(scale).add_(offset)
     mapped = scale > 0
-    return torch.where(mapped, _compensated(profile, weight, noisy, mapped), weight)
+    held = torch.minimum(torch.maximum(weight, offset - scale if converter.bipolar else offset), offset + scale)
+    return torch.where(mapped, _compensated(profile, held, noisy, mapped), weight)
 
 
 def _mapped_to(profile: Profile, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,6 +119,8 @@ def _percentile(percent: float) -> Callable[[Tensor], Tensor]:
 
 def _compensated(profile: Profile, weight: Tensor, noisy: Tensor, mapped: Tensor) -> Tensor:
     """Return the weights read after the compensation of drift, of which an ideal readout is assumed.
+
+    The reference is what the chip holds: weights that were cut off count as such.
 
     A factor is that of aihwkit's ``GlobalDriftCompensationWithExactReference``, ``mean|W_reference| / mean|W_now|``;
     see also Joshi et al. 2020, "global drift compensation". Groups that are not on the chip count as zeros in both.
@@ -151,13 +154,16 @@ def _by_block(function: Callable[..., State], *inputs: Tensor, into: State | Non
     if first.device.type != "cpu" or first.numel() <= _BLOCK:
         return function(*inputs)
     flat = [x.reshape(-1) for x in inputs]
-    results = into or {name: torch.empty(first.shape) for name in function(*(x[:1] for x in flat))}
+    results = into or {name: first.new_empty(first.shape) for name in function(*(x[:1] for x in flat))}
     outputs = {name: result.view(-1) for name, result in results.items()}
+
+    inference = torch.is_inference_mode_enabled()  # of this thread; others do not know of it
 
     def work(start: int) -> None:
         span = slice(start, start + _BLOCK)
-        for name, values in function(*(x[span] for x in flat)).items():
-            outputs[name][span] = values
+        with torch.inference_mode(inference), torch.no_grad():
+            for name, values in function(*(x[span] for x in flat)).items():
+                outputs[name][span] = values
 
     threads = None if first.numel() >= _WORTH_THREADS else 1
     in_threads(work, [(start,) for start in range(0, first.numel(), _BLOCK)], threads=threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_number, did_you_mean
+
+Span = tuple[float, float]
+
+LARGEST = 1e9
+"""Of any number in a profile: what is computed from them is finite in float32."""
 
 _SMALLEST = 1e-7  # of the largest conductance, below which logarithms stay what they are
 
@@ -114,20 +119,24 @@ def parse_curve(name: str, value: object) -> Curve:
         below = check_number(f"{name}.below", first.pop("below"), above=0, maximum=1)
         return Pieces(below, parse_curve(name, first), parse_curve(name, value[1]))
     if not isinstance(value, dict):
-        return Formula("constant", (check_number(name, value),))
+        return Formula("constant", (_number(name, value),))
     return _parse_formula(name, value)
 
 
-def smallest_value(curve: Curve, g_min_us: float, g_max_us: float) -> float:
-    """Return the smallest value of a curve between two conductances; NaN if it has no value somewhere."""
-    return float(curve(Conductance(torch.linspace(g_min_us, g_max_us, 1001, dtype=torch.float64), g_max_us)).min())
+def extremes(curve: Curve, g_min_us: float, g_max_us: float) -> tuple[float, float]:
+    """Return the smallest and the largest value of a curve between two conductances; NaN if it has none somewhere."""
+    values = curve(Conductance(torch.linspace(g_min_us, g_max_us, 1001), g_max_us))
+    return float(values.min()), float(values.max())
 
 
-def table_ends(curve: Curve) -> tuple[float, float] | None:
-    """Return the conductances in µS between which a table holds numbers, or None for other curves."""
-    if isinstance(curve, Formula) and curve.form == "table_us":
-        return curve.coefficients[0][0], curve.coefficients[-1][0]
-    return None
+def tables(curve: Curve, low_us: float, high_us: float) -> Iterator[tuple[Span, float, float]]:
+    """Yield, for each table of a curve, from where to where it holds numbers and is asked for them, in µS."""
+    if isinstance(curve, Pieces):
+        middle = min(max(curve.below * high_us, low_us), high_us)
+        yield from tables(curve.lower, low_us, middle)
+        yield from tables(curve.upper, middle, high_us)
+    elif isinstance(curve, Formula) and curve.form == "table_us":
+        yield (curve.coefficients[0][0], curve.coefficients[-1][0]), low_us, high_us
 
 
 def _parse_formula(name: str, value: Mapping[Any, Any]) -> Curve:
@@ -141,7 +150,9 @@ def _parse_formula(name: str, value: Mapping[Any, Any]) -> Curve:
         raise InvalidValueError(f"Expected `{name}` to have one formula, but got {', '.join(forms) or 'none'}")
     form = forms[0]
     coefficients = _coefficients(f"{name}.{form}", form, value[form])
-    limits = [check_number(f"{name}.{key}", value[key]) if key in value else None for key in ("min", "max")]
+    limits = [_number(f"{name}.{key}", value[key]) if key in value else None for key in ("min", "max")]
+    if None not in limits and limits[0] > limits[1]:  # type: ignore[operator]
+        raise InvalidValueError(f"Expected `{name}` to have a `min` that is not above its `max`, but got {value!r}")
     if form == "power" and coefficients[1] < 0 and limits[1] is None:
         raise InvalidValueError(f"Expected `{name}` to have a `max`, as its power is negative, but it has none")
     return Formula(form, coefficients, *limits)
@@ -152,7 +163,7 @@ def _coefficients(name: str, form: str, value: object) -> tuple[Any, ...]:
         raise InvalidValueError(f"Expected `{name}` to be a list of numbers, but got {value!r}")
     if form == "table_us":
         return _table(name, value)
-    numbers = tuple(check_number(name, v) for v in value)
+    numbers = tuple(_number(name, v) for v in value)
     if form in ("log", "power") and len(numbers) != 2:
         raise InvalidValueError(f"Expected `{name}` to be two numbers, but got {value!r}")
     return numbers
@@ -163,10 +174,17 @@ def _table(name: str, rows: Sequence[object]) -> tuple[tuple[float, float], ...]
     for row in rows:
         if not isinstance(row, list) or len(row) != 2:
             raise InvalidValueError(f"Expected `{name}` to be a list of pairs [g, value], but got {row!r}")
-        table.append((check_number(name, row[0], minimum=0), check_number(name, row[1])))
+        table.append((check_number(name, row[0], minimum=0, maximum=LARGEST), _number(name, row[1])))
     if len(table) < 2 or any(a[0] >= b[0] for a, b in pairwise(table)):
         raise InvalidValueError(f"Expected `{name}` to hold at least two conductances, ascending, but got {rows!r}")
     return tuple(table)
+
+
+def _number(name: str, value: object) -> float:
+    number = check_number(name, value)
+    if abs(number) > LARGEST:
+        raise InvalidValueError(f"Expected `{name}` to be at most {LARGEST:g} in magnitude, but got {value!r}")
+    return number
 
 
 def _constant(g: Conductance, value: float) -> Tensor:

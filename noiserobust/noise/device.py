@@ -58,12 +58,18 @@ class DeviceNoise(TimedNoise):
         """
         return cls(load_profile(name), parse_time(t)).with_settings(**overrides)
 
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """Return the noise of a profile a day after programming, or at the last of its times if it is of less."""
+        first, last = profile.valid_times
+        return cls(profile, SECONDS["d"] if first <= SECONDS["d"] <= last else profile.times[-1])
+
     @property
     def name(self) -> str:
         """The profile's name, followed by the settings that were overridden."""
         return self.profile.full_name
 
-    def with_settings(self, **settings: Any) -> Self:
+    def with_settings(self, /, **settings: Any) -> Self:
         """Return the same device with settings that replace the profile's, as in :meth:`from_profile`."""
         return replace(self, profile=self.profile.with_overrides(**settings))
 

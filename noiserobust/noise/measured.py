@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
-CONFIDENCE = 1.959964  # standard deviations of a 95 % interval
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -41,9 +39,9 @@ class Fit:
         profile: usable like any other; it refuses conductances and times outside of what was measured.
         estimates: by name: ``mean at 5 uS`` and ``std at 5 uS`` of the programmed conductance, in µS, at as many
             targets as their polynomials have coefficients; ``drift exponent mean`` and ``drift exponent std``.
-        goodness: ``observations``; ``devices``, None if they are not told apart; ``chi_square``: the mean over pairs of
-            target and time of ``n (mean measured - mean fitted)^2 / variance fitted``, about 1 if the model is right,
-            None if no target was measured 5 times; ``ks_pvalue``: of the residuals being normal.
+        goodness: ``observations``; ``devices``, None if they are not told apart; ``chi_square``: the sum over pairs of
+            target and time, measured at least 5 times, of ``n (mean measured - mean fitted)^2 / variance fitted`` over
+            the degrees of freedom: about 1 if the model is right, None if there are too few pairs.
     """
 
     profile: Profile
@@ -67,7 +65,7 @@ def fit_device(
     Varin, Reid and Firth 2011).
 
     Args:
-        measurements: at least 10 observations.
+        measurements: at least 10 observations, of more devices than there are parameters.
         name: of the profile.
         t_0: time of the first read after programming; by default the first time measured.
         degree: of the polynomials of mean and std, >= 0; fewer where there are too few targets.
@@ -85,6 +83,11 @@ def fit_device(
         raise InvalidValueError(
             f"Expected at least 10 measurements of 2 targets, but got {len(data.target_us)} of {len(targets)}"
         )
+    devices = len(data.target_us) if data.device is None else len(np.unique(data.device))
+    if devices <= 2 * (degree + 1) + 2:
+        raise InvalidValueError(
+            f"Expected more than {2 * (degree + 1) + 2} devices, the number of parameters, but got {devices}"
+        )
     first = float(data.time_s.min())
     zero = first if t_0 is None else parse_time(t_0)
     drifts = len(np.unique(data.time_s)) > 1
@@ -101,21 +104,42 @@ def fit_device(
     def hessian(p: Numbers) -> Numbers:
         return model.hessian(torch.from_numpy(p)).numpy()
 
-    found = minimize(loss, start, jac=gradient, hess=hessian, method="trust-exact", options={"maxiter": 500})
-    if not np.isfinite(found.x).all() or not np.isfinite(found.fun):
-        raise InvalidValueError("Expected measurements that a drifting device can explain, but the fit has no end")
+    try:
+        found = minimize(loss, start, jac=gradient, hess=hessian, method="trust-exact", options={"maxiter": 500})
+        failed = "" if np.isfinite(found.x).all() and np.isfinite(found.fun) else "numbers that are not finite"
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        failed = str(error)
+    if failed:
+        raise InvalidValueError(f"Expected measurements that a drifting device can explain, but the fit got: {failed}")
     parameters = torch.from_numpy(found.x)
-    estimates = model.estimates(parameters, model.covariance(parameters))
+    estimates = model.estimates(parameters)
+    _check_drift(estimates)
     goodness = model.goodness(parameters)
     content = _content(name, technology, data, nodes, model.split(parameters), zero, estimates, goodness)
     return Fit(parse_profile(content, f"the fit of {data.source}"), estimates, goodness)
+
+
+def _check_drift(estimates: dict[str, Estimate]) -> None:
+    """Raise InvalidValueError for exponents that the model of drift, which falls, cannot have."""
+    if "drift exponent mean" not in estimates:
+        return
+    mean, std = estimates["drift exponent mean"], estimates["drift exponent std"]
+    if mean.high < 0:
+        raise InvalidValueError(
+            f"Expected conductances that fall with time or stay, but got a drift exponent of {mean.value:.3g}"
+        )
+    if mean.low > 0 and std.low > mean.high:
+        raise InvalidValueError(
+            f"Expected devices of which most drift downwards, but got drift exponents of {mean.value:.3g} +- "
+            f"{std.value:.3g}"
+        )
 
 
 def expected(profile: Profile, target_us: Numbers, t: float) -> tuple[Numbers, Numbers]:
     """Return mean and std over devices of the conductance at a time, as the fit has them, in µS."""
     content = profile.parameters
     mean, std = (
-        np.polynomial.Polynomial(content[f"programming_{kind}_us"]["polynomial_us"])(target_us)
+        np.polynomial.Polynomial(content[f"programming_{kind}_us"]["polynomial_us"])(target_us).clip(min=0)
         for kind in ("mean", "std")
     )
     log_time = math.log1p(t / content["t_0_s"])
@@ -148,6 +172,7 @@ class _Model:
         self.nodes = nodes
         self.drifts = drifts
         self.device = data.device
+        self.clusters = len(self.y) if self.device is None else len(np.unique(self.device))
 
     def start(self) -> Numbers:
         mean = torch.linalg.lstsq(self.basis, self.y[:, None]).solution[:, 0]
@@ -193,40 +218,41 @@ class _Model:
         """Return the sandwich estimate: clusters are devices, or observations if devices are not told apart."""
         scores = self.scores(p)
         if self.device is not None:
-            _, cluster = np.unique(self.device, return_inverse=True)
-            index = torch.from_numpy(cluster)
-            scores = torch.zeros(int(index.max()) + 1, len(p), dtype=scores.dtype).index_add_(0, index, scores)
+            index = torch.from_numpy(np.unique(self.device, return_inverse=True)[1])
+            scores = torch.zeros(self.clusters, len(p), dtype=scores.dtype).index_add_(0, index, scores)
         bread: Tensor = torch.linalg.pinv(self.hessian(p) * len(self.y))
         sandwich: Tensor = bread @ (scores.T @ scores) @ bread
-        return sandwich
+        return sandwich * self.clusters / (self.clusters - 1)
 
-    def estimates(self, p: Tensor, covariance: Tensor) -> dict[str, Estimate]:
+    def estimates(self, p: Tensor) -> dict[str, Estimate]:
+        """Return values and 95 % intervals, of Student's t with one degree of freedom less than there are clusters."""
+        from scipy.stats import t as student
+
+        errors = self.covariance(p).diagonal().sqrt() * student.ppf(0.975, self.clusters - 1)
         names = [f"mean at {g:g} uS" for g in self.nodes.tolist()] + [f"std at {g:g} uS" for g in self.nodes.tolist()]
         names += ["drift exponent mean", "drift exponent std"] if self.drifts else []
         found = {}
-        for name, value, error in zip(names, p.tolist(), covariance.diagonal().sqrt().tolist(), strict=True):
-            ends = value, value - CONFIDENCE * error, value + CONFIDENCE * error
+        for name, value, error in zip(names, p.tolist(), errors.tolist(), strict=True):
+            ends = value, value - error, value + error
             found[name] = Estimate(*(map(math.exp, ends) if "std" in name else ends))
         return found
 
     def goodness(self, p: Tensor) -> dict[str, float | int | None]:
-        from scipy.stats import kstest
-
         mean, variance = self.moments(p)
         residuals = ((self.y - mean) / variance.sqrt()).numpy()
         return {
             "observations": len(residuals),
-            "devices": None if self.device is None else len(np.unique(self.device)),
-            "chi_square": self._chi_square(residuals),
-            "ks_pvalue": float(kstest(residuals, "norm").pvalue),
+            "devices": None if self.device is None else self.clusters,
+            "chi_square": self._chi_square(residuals, len(p)),
         }
 
-    def _chi_square(self, residuals: Numbers) -> float | None:
+    def _chi_square(self, residuals: Numbers, parameters: int) -> float | None:
         cells, index = np.unique(torch.stack([self.x, self.log_time]).numpy(), axis=1, return_inverse=True)
         counts = np.bincount(index.reshape(-1), minlength=cells.shape[1])
         sums = np.bincount(index.reshape(-1), weights=residuals, minlength=cells.shape[1])
         enough = counts >= 5
-        return float(np.mean(sums[enough] ** 2 / counts[enough])) if enough.any() else None
+        free = int(enough.sum()) - parameters // 2  # means of cells tell nothing of the stds
+        return float(np.sum(sums[enough] ** 2 / counts[enough])) / free if free > 0 else None
 
 
 def _nodes(low: float, high: float, degree: int) -> Tensor:
@@ -276,13 +302,13 @@ def _content(
         "backend": "measured",
         "model": "power_law_drift",
         "parameters": {
-            "programming_mean_us": {"polynomial_us": _coefficients(mean, nodes)},
+            "programming_mean_us": {"polynomial_us": _coefficients(mean, nodes), "min": 0.0},
             "programming_std_us": {"polynomial_us": _coefficients(std, nodes)},
             "reference_g_max_us": None,
             "t_0_s": t_0,
-            "drift_exponent_mean": _digits(abs(nu)),
+            "drift_exponent_mean": _digits(nu.clamp(min=0)),
             "drift_exponent_std": _digits(spread),
-            "t_read_s": 1e-6,
+            "t_read_s": min(1e-6, times[0]),
             "read_noise": 0.0,
             "prog_noise_scale": 1.0,
             "read_noise_scale": 1.0,
@@ -301,7 +327,7 @@ def _content(
             "output_bound": 12.0,
         },
         "compensation": "global",
-        "times": [write_time(t) for t in times[:10]],
+        "times": [write_time(times[i]) for i in sorted({round(i) for i in np.linspace(0, len(times) - 1, 10)})],
         "valid_times": {"from": write_time(times[0]), "to": write_time(times[-1])},
         "measured": {
             "range_us": [low, high],

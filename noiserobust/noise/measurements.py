@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 MICROSIEMENS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Units of conductance; by these names in headers and flags."""
 
+_LARGEST = 1e12  # of any number, in its unit
 _COLUMNS = ("target", "measured", "time", "device")
 
 
@@ -62,10 +65,12 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, skipinitialspace=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines with more fields than the header
+            table = pd.read_csv(path, skipinitialspace=True, compression=None, index_col=False, dtype=str)
     except FileNotFoundError:
         raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
         raise InvalidValueError(f"Expected {path} to be a CSV file with a header, but got: {reason}") from None
     found = {}
@@ -90,7 +95,13 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
     if (target < 0).any():
         raise InvalidValueError(f"Expected targets in {path} to be >= 0, but got {target.min():g} µS")
     times = _times(path, table[found["time"][0]], found["time"][1] or time_unit)
-    device = table[found["device"][0]].astype(str).to_numpy() if "device" in found else None
+    device = None
+    if "device" in found:
+        names = table[found["device"][0]]
+        if names.isna().any():
+            line = int(np.flatnonzero(names.isna())[0]) + 2
+            raise InvalidValueError(f"Expected device in line {line} of {path} to be a name, but got nothing")
+        device = names.to_numpy(dtype=str)
     return Measurements(target, measured, times, device, path.name, sha256(path))
 
 
@@ -100,30 +111,41 @@ def _conductances(path: Path, column: pd.Series[Any], name: str, unit: str | Non
             f"Expected the unit of {name} in {path} in its header, such as {name}_us, or by `--unit`, but got none"
         )
     factor = MICROSIEMENS[check_choice(f"unit of {name}", unit, MICROSIEMENS)]
-    return _numbers(path, column, name) * factor
+    return np.array([_number(path, line, name, text) for line, text in enumerate(column, start=2)]) * factor
 
 
 def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.float64]:
-    if column.dtype == object or str(column.dtype).startswith("str"):
-        known = {text: parse_time(str(text)) for text in column.unique()}
-        return column.map(known).to_numpy(dtype=np.float64)
-    if unit is None:
-        raise InvalidValueError(
-            f"Expected the unit of time in {path} in its header, such as time_s, or by `--time-unit`, but got none"
-        )
-    seconds = _numbers(path, column, "time") * SECONDS[check_choice("unit of time", unit, SECONDS)]
-    if (seconds <= 0).any():
-        raise InvalidValueError(f"Expected times in {path} to be > 0, since programming, but got {seconds.min():g} s")
-    return seconds
+    """Return times; a number has the unit of the column, a text such as ``1h`` its own."""
+    factor = None if unit is None else SECONDS[check_choice("unit of time", unit, SECONDS)]
+
+    def seconds(line: int, text: object) -> float:
+        if isinstance(text, str) and text.strip()[-1:].isalpha() and "inf" not in text and "nan" not in text.lower():
+            try:
+                return parse_time(text)
+            except InvalidValueError:
+                raise InvalidValueError(
+                    f"Expected time in line {line} of {path} to be a time such as 1s, 1h or 1d, but got {text!r}"
+                ) from None
+        number = _number(path, line, "time", text)
+        if factor is None:
+            raise InvalidValueError(
+                f"Expected the unit of time in {path} in its header, such as time_s, or by `--time-unit`, but got none"
+            )
+        if number <= 0:
+            raise InvalidValueError(
+                f"Expected time in line {line} of {path} to be > 0, since programming, but got {number:g}"
+            )
+        return number * factor
+
+    return np.array([seconds(line, text) for line, text in enumerate(column, start=2)])
 
 
-def _numbers(path: Path, column: pd.Series[Any], name: str) -> NDArray[np.float64]:
-    import pandas as pd
-
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    if not np.isfinite(numbers).all():
-        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
-        raise InvalidValueError(
-            f"Expected {name} in line {row + 2} of {path} to be a finite number, but got {column.iloc[row]!r}"
-        )
-    return numbers
+def _number(path: Path, line: int, name: str, text: object) -> float:
+    try:
+        number = float(text) if isinstance(text, str) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or abs(number) > _LARGEST:
+        got = repr(text) if isinstance(text, str) else "nothing"
+        raise InvalidValueError(f"Expected {name} in line {line} of {path} to be a finite number, but got {got}")
+    return number

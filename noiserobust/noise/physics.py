@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_number
-from noiserobust.noise.curves import Conductance, Curve, parse_curve, smallest_value, table_ends
+from noiserobust.noise.curves import LARGEST, Conductance, Curve, extremes, parse_curve, tables
 from noiserobust.times import format_time, parse_time
 
 State = dict[str, Tensor]
@@ -62,16 +62,18 @@ class Physics(ABC):
         """Raise InvalidValueError if the model says nothing of conductances between these, or nonsense."""
         for field in fields(self):
             for curve in _curves(getattr(self, field.name)):
-                ends = table_ends(curve)
-                if ends is not None and not ends[0] <= g_min_us < g_max_us <= ends[1] * (1 + 1e-6):
+                for (first, last), low, high in tables(curve, g_min_us, g_max_us):
+                    if not first <= low * (1 + 1e-6) <= high <= last * (1 + 1e-6):
+                        raise InvalidValueError(
+                            f"Expected the table of `{field.name}` to cover {low:g} to {high:g} µS, the conductances "
+                            f"that weights are mapped to, but got {first:g} to {last:g}"
+                        )
+                smallest, largest = extremes(curve, g_min_us, g_max_us)
+                if not 0 <= smallest <= largest <= LARGEST:
+                    got = smallest if not smallest >= 0 else largest
                     raise InvalidValueError(
-                        f"Expected the table of `{field.name}` to cover {g_min_us:g} to {g_max_us:g} µS, the "
-                        f"conductances that weights are mapped to, but got {ends[0]:g} to {ends[1]:g}"
-                    )
-                smallest = smallest_value(curve, g_min_us, g_max_us)
-                if not smallest >= 0:
-                    raise InvalidValueError(
-                        f"Expected `{field.name}` to be >= 0 from {g_min_us:g} to {g_max_us:g} µS, but got {smallest:g}"
+                        f"Expected `{field.name}` to be >= 0 and <= {LARGEST:g} from {g_min_us:g} to {g_max_us:g} µS, "
+                        f"but got {got:g}"
                     )
 
 
@@ -128,7 +130,7 @@ class PowerLawDrift(Physics):
         """Return drifted conductances with read noise; see :class:`Physics`."""
         drifted = (state["nu"] * -math.log1p(t / self.t_0_s)).exp_().mul_(state["g_us"])
         since = t + self.t_0_s
-        growth = math.sqrt(math.log((since + self.t_read_s) / (2 * self.t_read_s)))
+        growth = _growth(since, self.t_read_s)
         if random is None or not self.read_noise_scale:
             return drifted
         factor = (state["q"] * random).mul_(self.read_noise_scale * growth).add_(1)
@@ -215,10 +217,15 @@ class LogarithmicRelaxation(Physics):
         std = self.drift_scale * (self.relaxation_std_us[0] + self.relaxation_std_us[1] * math.log(t))
         relaxed = torch.add(state["g_us"], state["z"], alpha=std).add_(mean)
         if random is not None and self.read_noise_scale:
-            growth = math.sqrt(math.log((t + self.t_read_s) / (2 * self.t_read_s)))
+            growth = _growth(t, self.t_read_s)
             noise = relaxed.clamp(min=1).log10_().mul_(random)  # conductances below 1 µS are not read
             relaxed.add_(noise, alpha=self.read_noise_scale * self.read_noise_us * growth)
         return relaxed.clamp_(*limits)
+
+
+def _growth(t: float, t_read: float) -> float:
+    """Return how 1/f noise has grown: ``sqrt(ln((t + t_read) / (2 t_read)))``, 0 within the first read."""
+    return math.sqrt(max(0.0, math.log((t + t_read) / (2 * t_read))))
 
 
 Parse = Callable[[str, object], Any]
@@ -226,17 +233,22 @@ Parse = Callable[[str, object], Any]
 
 
 def _at_least_0(name: str, value: object) -> float:
-    return check_number(name, value, minimum=0)
+    return check_number(name, value, minimum=0, maximum=LARGEST)
 
 
 def _above_0(name: str, value: object) -> float:
-    return check_number(name, value, above=0)
+    return check_number(name, value, above=0, maximum=LARGEST)
+
+
+def _duration(name: str, value: object) -> float:
+    return check_number(name, _above_0(name, value), minimum=1e-15)
 
 
 def _two(name: str, value: object) -> tuple[float, float]:
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise InvalidValueError(f"Expected `{name}` to be two numbers, but got {value!r}")
-    return check_number(name, value[0], minimum=0), check_number(name, value[1])
+    low, high = (check_number(name, v, minimum=-LARGEST, maximum=LARGEST) for v in value)
+    return low, high
 
 
 def _by_time(name: str, value: object) -> dict[float, Curve]:
@@ -268,10 +280,10 @@ MODELS: dict[str, tuple[type[Physics], Mapping[str, Parse]]] = {
             "programming_mean_us": _or_none(parse_curve),
             "programming_std_us": parse_curve,
             "reference_g_max_us": _or_none(_above_0),
-            "t_0_s": _above_0,
+            "t_0_s": _duration,
             "drift_exponent_mean": parse_curve,
             "drift_exponent_std": parse_curve,
-            "t_read_s": _above_0,
+            "t_read_s": _duration,
             "read_noise": parse_curve,
             **_SCALES,
         },
@@ -284,10 +296,10 @@ MODELS: dict[str, tuple[type[Physics], Mapping[str, Parse]]] = {
         LogarithmicRelaxation,
         {
             "programming_std_us": parse_curve,
-            "relaxation_mean_us": check_number,
+            "relaxation_mean_us": lambda name, value: check_number(name, value, minimum=-LARGEST, maximum=LARGEST),
             "relaxation_std_us": _two,
             "read_noise_us": _at_least_0,
-            "t_read_s": _above_0,
+            "t_read_s": _duration,
             **_SCALES,
         },
     ),

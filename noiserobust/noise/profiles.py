@@ -302,6 +302,7 @@ def _measured(value: object) -> dict[str, Any]:
 def _valid_times(value: object) -> tuple[float, float]:
     mapping = _mapping("valid_times", value, ["from", "to"])
     first, last = parse_time(mapping["from"]), parse_time(mapping["to"])
+    check_number("valid_times.to", last, maximum=1e12)
     if first > last:
         raise InvalidValueError(f"Expected `valid_times` to be from one time to a later one, but got {value!r}")
     return first, last

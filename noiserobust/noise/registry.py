@@ -30,7 +30,7 @@ _NOISES: dict[str, Noise] = {
 """Noises by name, at the level they have if none is given."""
 
 
-def build_noise(spec: str, level: str | float | None = None, **settings: Any) -> Noise:
+def build_noise(spec: str, level: str | float | None = None, /, **settings: Any) -> Noise:
     """Return a noise by name.
 
     Args:
@@ -65,14 +65,14 @@ def _from_name(name: str) -> Noise:
     if name in _NOISES:
         return _NOISES[name]
     if name in profile_names():
-        return DeviceNoise.from_profile(name)
+        return DeviceNoise.of(load_profile(name))
     raise unknown_name("noise", name, [*_NOISES, *profile_names()])
 
 
 def _from_file(path: Path) -> Noise:
     content: Any = read_yaml(path)
     if isinstance(content, dict) and "schema_version" in content:
-        return DeviceNoise(parse_profile(content, str(path)))
+        return DeviceNoise.of(parse_profile(content, str(path)))
     if not isinstance(content, dict) or not (isinstance(content.get("noise"), str) or "compose" in content):
         raise InvalidValueError(
             f"Expected {path} to hold a device profile or a mapping with a `noise` or `compose`, but got {content!r}"
@@ -97,7 +97,8 @@ def _from_settings(content: dict[Any, Any], path: Path) -> Noise:
     spec = content["noise"]
     settings = {str(key): value for key, value in content.items() if key != "noise"}
     if not spec.endswith((".yaml", ".yml")):
-        return build_noise(spec, **settings)
+        return build_noise(spec, settings.pop("level", None), **settings)
     profile = path.parent / spec  # beside the file that names it
-    level = settings.pop("level", "1d")
-    return DeviceNoise(load_profile(profile)).with_settings(**settings).at(level)
+    noise = DeviceNoise.of(load_profile(profile))
+    level = settings.pop("level", noise.level)
+    return noise.with_settings(**settings).at(level)

@@ -13,6 +13,7 @@ import noiserobust as nr
 from noiserobust.cli import main
 from noiserobust.diagnose.equivalent import TOTAL, as_text, equivalent_noise
 from noiserobust.diagnose.errors import drift, spread, weight_error
+from noiserobust.errors import InvalidValueError
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.base import Noise
 from noiserobust.noise.profiles import load_profile, profile_names
@@ -197,3 +198,32 @@ def test_a_picture_needs_a_file(capsys, more):
     status, _, err = run(capsys, "profiles", "plot", "reram-wan-2022", *more)
     assert status == 2
     assert "Expected `out` to end in .png or .svg, but got" in err
+
+
+def test_small_layers_are_not_underestimated():
+    for n in (3, 4, 9):
+        weight = torch.from_numpy(nr.Stream(0, "w").normal((1, n)))
+        streams = [nr.Stream(0, "chip", k) for k in range(4000)]
+        assert weight_error(nr.GaussianNoise(0.05), weight, streams).std_of_filter == pytest.approx(0.05, rel=0.05)
+
+
+def test_a_model_without_weights_is_refused():
+    model = nn.Linear(3, 2)
+    nn.init.zeros_(model.weight)
+    with pytest.raises(InvalidValueError, match="not zero, but the model has none"):
+        equivalent_noise(model, nr.DeviceNoise.from_profile("pcm-hermes-2"), ["1d"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "pcm-hermes-2"],
+        ["show", "pcm-hermes-2", "--out", "x.yaml"],
+        ["fit", "m.csv", "--t", "1d"],
+        ["plot", "pcm-hermes-2", "--out", "x.png", "--model", "resnet20"],
+    ],
+)
+def test_options_of_another_action_are_refused(capsys, words):
+    status, out, err = run(capsys, "profiles", *words)
+    assert (status, out) == (2, "")
+    assert "only, but got " + words[0] in err

@@ -166,6 +166,8 @@ def test_the_command_calibrates(tmp_path, capsys):
     ("make", "said"),
     [
         (lambda: Calibration("row", torch.ones(3, 2)), "Expected `kind` to be one of"),
+        (lambda: Calibration("layer", torch.ones(3)), "Expected `x` to be .* but got one of shape"),
+        (lambda: Calibration("layer", torch.ones(3, 2), 0), "Expected `batch_size` to be an integer >= 1"),
         (lambda: Calibration("layer", torch.ones(1, 2)), "Expected `x` to be a tensor of at least two inputs"),
         (lambda: Calibration("layer", [1, 2]), "Expected `x` to be a tensor"),
     ],
@@ -179,3 +181,28 @@ def test_a_model_without_statistics_has_none_to_measure():
     model = nn.Linear(4, 3)
     with pytest.raises(InvalidValueError, match="Expected a model with running statistics for `batchnorm`"):
         Calibrator(model, find_sites(model), Calibration("batchnorm", torch.ones(5, 4)), lambda x: x)
+
+
+def test_layers_that_cannot_be_calibrated_are_named():
+    model = nn.LSTM(4, 3)
+    with pytest.raises(InvalidValueError, match=r"for `layer` calibration, but the model has noise on weight_ih_l0"):
+        Calibrator(model, find_sites(model), Calibration("layer", torch.ones(5, 4)), lambda x: x)
+
+
+def test_a_single_example_left_over_counts_as_one():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()
+    x = torch.cat([torch.randn(100, 3), 10 * torch.randn(1, 3)])
+    calibrator = Calibrator(model, find_sites(model), Calibration("batchnorm", x), lambda part: part)
+    with calibrator.calibrated(), torch.no_grad():
+        expected = model[0](x).var(0)
+        assert (model[1].running_var / expected - 1).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["batchnorm", "layer", "column"])
+def test_models_of_other_dtypes_are_calibrated(dtype, kind):
+    x, y = data(50)
+    calibration = Calibration(kind, x)
+    arguments = {"noise": nr.GaussianNoise(0.1), "levels": [0.1], "draws": 1, "calibration": calibration}
+    assert len(nr.evaluate([network().to(dtype)], (x, y), **arguments).draws) == 1
+    assert len(nr.evaluate([network()], (x, y), precision="bf16", **arguments).draws) == 1

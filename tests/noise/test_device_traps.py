@@ -23,7 +23,7 @@ def device(name="pcm-nandakumar-2019", t="1d", **settings):
 
 @EVERY
 def test_time_0_is_refused_and_clean_is_a_level(name):
-    with pytest.raises(InvalidValueError, match="Expected `t` to be a finite number > 0, but got 0"):
+    with pytest.raises(InvalidValueError, match="Expected `t` to be a finite number > 0.*, but got 0"):
         device(name).at(0)
     model, data = nn.Linear(6, 3), (torch.randn(9, 6), torch.arange(9) % 3)
     assert len(nr.evaluate([model], data, noise=device(name), levels=["clean", "1d"], draws=2).draws) == 3
@@ -200,3 +200,76 @@ def test_each_group_has_its_own_range(granularity):
     largest = unit / torch.from_numpy(STREAM.normal((6, 8)))
     expected = (3 * weight / largest).round() / 3 * largest
     torch.testing.assert_close(noisy, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reads", ["pass", "batch"])
+def test_large_weights_are_noised_in_inference_mode_too(reads):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        model, data = nn.Linear(1024, 512), (torch.randn(20, 1024), torch.arange(20))
+        assert (
+            len(nr.evaluate([model], data, noise=device(), levels=["1d"], draws=1, reads=reads, batch_size=10).draws)
+            == 1
+        )
+        with torch.inference_mode(), nr.perturbed(model, device()):
+            inside = model.weight.clone()
+        with nr.perturbed(model, device()):
+            assert torch.equal(inside, model.weight)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_default_dtype_does_not_matter():
+    weight = weights(300, 300)
+    expected = device().perturb(weight, STREAM)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(device().perturb(weight, STREAM), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("bits", "slices"), [(5, 5), (8, 4)])
+def test_more_bits_than_single_precision_has_are_refused(bits, slices):
+    with pytest.raises(InvalidValueError, match="Expected `bits` times `slices` to be at most 24"):
+        device(converter="bit_slices", bits=bits, slices=slices)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"programming_std_us": 1e39},
+        {"prog_noise_scale": 1e39},
+        {"g_max_us": 1e39},
+        {"read_noise_scale": 1e300},
+        {"t_read_s": 1e-320},
+        {"drift_exponent_mean": {"log": [1.0, 2.0], "min": 0.2, "max": 0.1}},
+        {"read_noise": [{"below": 0.5, "table_us": [[0, 1], [12.5, 1]]}, {"table_us": [[20, 1], [25, 1]]}]},
+    ],
+    ids=str,
+)
+def test_numbers_out_of_all_proportion_are_refused(settings):
+    with pytest.raises(InvalidValueError, match="Expected"):
+        device(**settings)
+
+
+def test_a_read_longer_than_the_time_has_no_noise_yet():
+    noisy = device(t="1s", t_read_s=1000.0, prog_noise_scale=0.0, drift_scale=0.0, compensation="none")
+    weight = weights(20, 20)
+    torch.testing.assert_close(noisy.perturb(weight, STREAM), weight)
+
+
+@pytest.mark.parametrize("compensation", ["global", "per_column"])
+def test_compensation_does_not_undo_what_was_cut_off(compensation):
+    still = {"prog_noise_scale": 0.0, "read_noise_scale": 0.0, "drift_scale": 0.0, "compensation": compensation}
+    weight = weights(100, 100)
+    limit = np.percentile(weight.abs().numpy(), 90)
+    found = device(clip_percentile=90, **still).perturb(weight, STREAM)
+    torch.testing.assert_close(found, weight.clamp(-limit, limit), rtol=1e-4, atol=1e-5)
+
+
+def test_weakened_devices_of_other_settings_are_told_apart():
+    one, other = (device(prog_noise_scale=s).weakened(0.5).describe() for s in (1.0, 2.0))
+    assert one != other
+    assert one == device(t="1y").weakened(0.5).describe()

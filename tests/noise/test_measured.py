@@ -10,6 +10,7 @@ import torch
 import noiserobust as nr
 from noiserobust.cli import main
 from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.models.weights import write_weights
 from noiserobust.noise.measured import expected, fit_device
 from noiserobust.noise.measurements import read_measurements
 from noiserobust.noise.profiles import load_profile
@@ -116,6 +117,41 @@ def test_what_was_not_measured_is_refused(tmp_path):
     assert profile.with_overrides(g_max_us=20.0).mapping.g_max_us == 20
 
 
+def test_a_device_that_does_not_fall_is_refused(tmp_path):
+    with pytest.raises(InvalidValueError, match=r"that fall with time or stay, but got a drift exponent of -0\.0"):
+        fit(tmp_path, table(0, nu=(-0.05, 0.01)))
+    with pytest.raises(InvalidValueError, match="of which most drift downwards"):
+        fit(tmp_path, table(0, nu=(0.02, 0.06)))
+    still = fit(tmp_path, table(0, nu=(0.0, 0.005)))
+    assert still.profile.parameters["drift_exponent_mean"] == pytest.approx(0, abs=1e-3)
+
+
+def test_targets_from_zero_are_fitted(tmp_path):
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        g = np.repeat(np.linspace(0, 20, 5), 60)
+        frame = pd.DataFrame({"target_us": g, "measured_us": g + 0.5 * random.normal(size=300), "time_s": 20.0})
+        profile = fit(tmp_path, frame).profile
+        assert profile.mapping.g_min_us == 0
+        assert (nr.DeviceNoise(profile, "20s").perturb(torch.randn(5, 5), nr.Stream(0))).isfinite().all()
+
+
+def test_numbers_in_a_column_of_texts_have_its_unit(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("target_us,measured_us,time_h\n1,2,1\n2,3,2\n1,2,1d\n")
+    assert read_measurements(path).time_s.tolist() == [3600, 7200, 86400]
+
+
+def test_a_profile_of_less_than_a_day_is_used_by_name(tmp_path, capsys):
+    path, out = write(table(4, times=(20.0, 600.0)), tmp_path / "m.csv"), tmp_path / "mine.yaml"
+    assert main(["profiles", "fit", str(path), "--out", str(out)]) == 0
+    torch.manual_seed(0)
+    write_weights(tmp_path / "w.safetensors", nr.build_model("digits-mlp"), {"method": "sgd", "train_seed": "0"})
+    words = ["evaluate", "--model", "digits-mlp", "--weights", tmp_path / "w.safetensors", "--data", "digits"]
+    words += ["--noise", out, "--levels", "1min", "--draws", 1, "--out", tmp_path / "out"]
+    assert main([str(w) for w in words]) == 0
+
+
 def test_one_time_gives_no_drift(tmp_path):
     found = fit(tmp_path, table(0, times=(20.0,)))
     assert "drift exponent mean" not in found.estimates
@@ -127,9 +163,7 @@ def test_goodness_tells_a_right_model_from_a_wrong_one(tmp_path):
     right = fit(tmp_path, table(3, n=3000, times=(20.0,)))
     wrong = fit(tmp_path, table(3, n=3000, times=(20.0,)), degree=0)
     assert right.goodness["chi_square"] == pytest.approx(1, abs=0.8)
-    assert right.goodness["ks_pvalue"] > 0.01
     assert wrong.goodness["chi_square"] > 10
-    assert wrong.goodness["ks_pvalue"] < 0.01
     assert right.goodness["observations"] == right.goodness["devices"] == 3000
     assert fit(tmp_path, table(3, grid=False)).goodness["chi_square"] is None
 
@@ -175,11 +209,20 @@ def write(frame, path):
         ("target,measured_us,time_s\n1,2,3\n", r"unit of target in .* such as target_us, or by `--unit`"),
         ("target_us,measured_us,time\n1,2,3\n", r"unit of time in .* or by `--time-unit`"),
         ("target_mu,measured_us,time_s\n1,2,3\n", "Expected `unit of target` to be one of"),
-        ("target_us,measured_us,time_s\n1,2,3\n1,,3\n", r"measured in line 3 of .* finite number, but got"),
+        ("target_us,measured_us,time_s\n1,2,3\n1,,3\n", r"measured in line 3 of .* finite number, but got nothing"),
+        ("target_us,measured_us,time_s\n1,1e200,3\n", r"measured in line 2 of .* finite number, but got '1e200'"),
+        ("target_us,measured_us,time_s\n1,2,3\n1,2,3,4\n", "to be a CSV file with a header, but got"),
+        ("target_us,measured_us,time\n1,2,1h\n1,2,7\n", r"unit of time in .* or by `--time-unit`"),
+        ("target_us,measured_us,time\n1,2,1h\n1,2,\n", "time in line 3 of .* but got nothing"),
+        (
+            "target_us,measured_us,time_s,device\n1,2,3,a\n1,2,3,\n",
+            "device in line 3 of .* to be a name, but got nothing",
+        ),
+        ("target_us,measured_us,time_s,device\n" + "1,2,3,a\n2,2,3,b\n" * 9, "more than 6 devices, .*, but got 2"),
         ("target_us,measured_us,time_s\n1,abc,3\n", r"measured in line 2 of .* but got 'abc'"),
         ("target_us,measured_us,time_s\n-1,2,3\n", "Expected targets in .* to be >= 0, but got -1"),
-        ("target_us,measured_us,time_s\n1,2,0\n", "to be > 0, since programming, but got 0 s"),
-        ("target_us,measured_us,time\n1,2,1 fortnight\n", "Expected `t` to be a time such as"),
+        ("target_us,measured_us,time_s\n1,2,0\n", "to be > 0, since programming, but got 0"),
+        ("target_us,measured_us,time\n1,2,1 fortnight\n", "Expected time in line 2 of .* to be a time such as"),
         ("target_us,measured_us,time_s\n1,2,3\n2,2,3\n", "at least 10 measurements of 2 targets, but got 2 of 2"),
         ("target_us,measured_us,time_s\n" + "1,2,3\n" * 20, "at least 10 measurements of 2 targets, but got 20 of 1"),
     ],
