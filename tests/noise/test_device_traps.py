@@ -23,7 +23,7 @@ def device(name="pcm-nandakumar-2019", t="1d", **settings):
 
 @EVERY
 def test_time_0_is_refused_and_clean_is_a_level(name):
-    with pytest.raises(InvalidValueError, match="Expected `t` to be a finite number > 0.*, but got 0"):
+    with pytest.raises(InvalidValueError, match=r"Expected `t` to be a finite number > 0.*, but got 0"):
         device(name).at(0)
     model, data = nn.Linear(6, 3), (torch.randn(9, 6), torch.arange(9) % 3)
     assert len(nr.evaluate([model], data, noise=device(name), levels=["clean", "1d"], draws=2).draws) == 3
