@@ -129,7 +129,7 @@ def training() -> None:
     """Run all of them."""
     step_time("resnet20", bf16=False, rounds=30)
     step_time("resnet20", bf16=True, rounds=40)
-    step_time("resnet18", bf16=False, rounds=7)
+    step_time("resnet18", bf16=False, rounds=12)
     step_memory()
     ranks()
     aihwkit()
