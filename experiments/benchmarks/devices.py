@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from timing import in_turns, medians, ratios, show
+from timing import in_turns, medians, medians_of, ratios, show
 from torch import nn
 
 import noiserobust as nr
@@ -76,11 +76,6 @@ def read(model: nn.Module, noise: nr.DeviceNoise, times: list[float]) -> Callabl
                 pass
 
     return task
-
-
-def medians_of(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Return the median of each task."""
-    return {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
 
 
 def aihwkit_model(name: str) -> Any:

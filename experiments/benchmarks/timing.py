@@ -23,7 +23,12 @@ def in_turns(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> di
 
 def medians(tasks: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
     """Return the median seconds of each task; the tasks take turns, the first round does not count."""
-    return {name: statistics.median(values) for name, values in in_turns(tasks, rounds).items()}
+    return medians_of(in_turns(tasks, rounds))
+
+
+def medians_of(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Return the median of each task."""
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def show(title: str, seconds: dict[str, float], baseline: str, unit: str = "ms") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -11,59 +11,57 @@ from noiserobust.cli.parsing import model_args
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 
 if TYPE_CHECKING:
+    from noiserobust.noise.device import DeviceNoise
     from noiserobust.noise.profiles import Profile
 
-ACTIONS: dict[str, tuple[str, ...]] = {
-    "list": (),
-    "show": ("name", "t", "seed"),
-    "plot": ("name", "t", "seed", "out"),
-    "equivalent": ("name", "t", "seed", "out", "model", "model_args", "weights", "chips"),
-    "fit": ("name", "out", "unit", "time_unit", "t_0", "degree"),
-}
-"""What can be done, with the options of each."""
+ACTIONS = ("list", "show", "plot", "equivalent", "fit")
 
-_OPTIONS: dict[str, object] = {
-    "name": None,
-    "t": [],
-    "model": None,
-    "model_args": [],
-    "weights": None,
-    "chips": 4,
-    "seed": 0,
-    "unit": None,
-    "time_unit": None,
-    "t_0": None,
-    "degree": 2,
-    "out": None,
+_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "t": (
+        ("show", "plot", "equivalent"),
+        {"type": str, "nargs": "+", "default": [], "help": "times, such as 1s 1d 1y; default: the profile's"},
+    ),
+    "model": (("equivalent",), {"type": str, "help": "the network, as for evaluate"}),
+    "model_args": (
+        ("equivalent",),
+        {"type": str, "nargs": "+", "default": [], "help": "its arguments, such as num_classes=100"},
+    ),
+    "weights": (("equivalent",), {"type": Path, "help": "its weights"}),
+    "chips": (("equivalent",), {"type": int, "default": 4, "help": "how many are measured"}),
+    "seed": (("show", "plot", "equivalent"), {"type": int, "default": 0, "help": "root seed of the chips"}),
+    "unit": (("fit",), {"type": str, "help": "of conductances whose column does not say it: s, ms, us or ns"}),
+    "time_unit": (("fit",), {"type": str, "help": "of times whose column does not say it: s, min, h or d"}),
+    "t_0": (("fit",), {"type": str, "help": "time of the first read after programming; default: the first measured"}),
+    "degree": (("fit",), {"type": int, "default": 2, "help": "of the polynomials of the target"}),
+    "out": (
+        ("plot", "equivalent", "fit"),
+        {"type": Path, "help": "a .png or .svg file; of equivalent a .csv, of fit a .yaml file"},
+    ),
 }
-"""All options with their defaults."""
+"""Options, each with the actions that take it and what the parser is told."""
 
 
 def add_profiles(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    add = parser.add_argument
-    add("action", type=str, help="list, show, plot, equivalent or fit")
-    add("name", type=str, nargs="?", help="the profile, a name or a .yaml file; fit: measurements, a .csv file")
-    add("--t", type=str, nargs="+", default=[], help="times, such as 1s 1d 1y; default: the profile's")
-    add("--model", type=str, help="equivalent: the network, as for evaluate")
-    add("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
-    add("--weights", type=Path, help="equivalent: its weights")
-    add("--chips", type=int, default=4, help="equivalent: how many are measured")
-    add("--seed", type=int, default=0, help="root seed of the chips")
-    add("--unit", type=str, help="fit: of conductances whose column does not say it: s, ms, us or ns")
-    add("--time-unit", type=str, help="fit: of times whose column does not say it: s, min, h or d")
-    add("--t-0", type=str, help="fit: time of the first read after programming; default: the first measured")
-    add("--degree", type=int, default=2, help="fit: of the polynomials of the target")
-    add("--out", type=Path, help="plot: a .png or .svg file; equivalent: a .csv file; fit: a .yaml file")
+    parser.add_argument("action", type=str, help="list, show, plot, equivalent or fit")
+    parser.add_argument(
+        "name", type=str, nargs="?", help="the profile, a name or a .yaml file; of fit measurements, a .csv file"
+    )
+    for option, (users, told) in _OPTIONS.items():
+        text = f"{', '.join(users)}: {told['help']}"
+        parser.add_argument(f"--{option.replace('_', '-')}", **{**told, "help": text})
 
 
 def profiles(settings: Namespace) -> None:
     """Run it."""
     action = check_choice("action", settings.action, ACTIONS)
-    for option, default in _OPTIONS.items():
-        if settings[option] != default and option not in ACTIONS[action]:
-            users = ", ".join(name for name, options in ACTIONS.items() if option in options)
-            raise InvalidValueError(f"Expected `--{option.replace('_', '-')}` with {users} only, but got {action}")
+    for option, (users, told) in _OPTIONS.items():
+        if settings[option] != told.get("default") and action not in users:
+            raise InvalidValueError(
+                f"Expected `--{option.replace('_', '-')}` with {', '.join(users)} only, but got {action}"
+            )
+    if action == "list" and settings.name is not None:
+        raise InvalidValueError(f"Expected `profiles list` to stand alone, but got {settings.name!r}")
     if action == "list":
         _list()
     elif settings.name is None:
@@ -86,6 +84,15 @@ def _as_yaml(profile: Profile) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100, default_flow_style=None)
 
 
+def _device(settings: Namespace) -> tuple[DeviceNoise, list[float]]:
+    """Return the device that is named, and the times asked for."""
+    from noiserobust.noise.device import DeviceNoise
+    from noiserobust.noise.profiles import load_profile
+
+    noise = DeviceNoise.of(load_profile(settings.name))
+    return noise, [noise.parse_level(t) for t in settings.t or noise.profile.times]
+
+
 def _list() -> None:
     from noiserobust.noise.profiles import load_profile, profile_names
 
@@ -97,29 +104,22 @@ def _list() -> None:
 def _show(settings: Namespace) -> None:
     """Print the profile as a valid file, with what it does to weights as comments."""
     from noiserobust.diagnose.errors import error_table
-    from noiserobust.noise.device import DeviceNoise
-    from noiserobust.noise.profiles import load_profile
 
-    profile = load_profile(settings.name)
-    noise = DeviceNoise(profile, profile.times[0])
-    table = error_table(noise, [noise.parse_level(t) for t in settings.t or profile.times], settings.seed)
-    print(_as_yaml(profile))
+    noise, times = _device(settings)
+    table = error_table(noise, times, settings.seed)
+    print(_as_yaml(noise.profile))
     for line in table.splitlines():
         print(f"# {line}".rstrip())
 
 
 def _plot(settings: Namespace) -> None:
     from noiserobust.diagnose.plots import plot_profile
-    from noiserobust.noise.device import DeviceNoise
-    from noiserobust.noise.profiles import load_profile
     from noiserobust.results.files import make_folder, write_atomic
 
     if settings.out is None or settings.out.suffix not in (".png", ".svg"):
         got = "nothing" if settings.out is None else repr(str(settings.out))
         raise InvalidValueError(f"Expected `out` to end in .png or .svg, but got {got}")
-    profile = load_profile(settings.name)
-    noise = DeviceNoise(profile, profile.times[0])
-    times = [noise.parse_level(t) for t in settings.t or profile.times]
+    noise, times = _device(settings)
     content = plot_profile(noise, times, settings.out.suffix[1:], seed=settings.seed)
     make_folder(settings.out.parent)
     write_atomic(settings.out, content)
@@ -156,8 +156,6 @@ def _equivalent(settings: Namespace) -> None:
     from noiserobust.diagnose.equivalent import as_text, equivalent_noise
     from noiserobust.models.registry import build_model
     from noiserobust.models.weights import fit_weights, read_weights
-    from noiserobust.noise.device import DeviceNoise
-    from noiserobust.noise.profiles import load_profile
     from noiserobust.results.files import make_folder, write_atomic
 
     missing = [f"`--{name}`" for name in ("model", "weights") if settings[name] is None]
@@ -166,9 +164,7 @@ def _equivalent(settings: Namespace) -> None:
     if settings.out is not None and settings.out.suffix != ".csv":
         raise InvalidValueError(f"Expected `out` to end in .csv, but got {str(settings.out)!r}")
     check_integer("chips", settings.chips, minimum=1)
-    profile = load_profile(settings.name)
-    noise = DeviceNoise(profile, profile.times[0])
-    times = [noise.parse_level(t) for t in settings.t or profile.times]
+    noise, times = _device(settings)
     model = build_model(settings.model, model_args(settings.model_args))
     fit_weights(model, read_weights(settings.weights))
     table = equivalent_noise(model, noise, times, chips=settings.chips, seed=settings.seed)

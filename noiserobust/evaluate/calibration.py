@@ -26,7 +26,7 @@ class Calibration:
         kind: ``"batchnorm"``: running statistics of normalisation layers are measured on the chip. ``"layer"``,
             ``"column"``: outputs of each noisy layer get a gain and an offset, one pair for the layer or one for each
             of its columns (output channels), by least squares against the outputs of the network without noise; layers
-            are calibrated in order, each with those before it.
+            are calibrated in order, each with those before it. Recurrent and attention modules are left as they are.
         x: inputs as the data set stores them, (N, ...), such as training images; no labels are needed.
         batch_size: examples a pass for ``"batchnorm"``; the others take all at once.
 

@@ -20,7 +20,7 @@ from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, parse_profile
 from noiserobust.noise.sites import Site
 from noiserobust.noise.timed import TimedNoise
-from noiserobust.results.files import make_folder, read_json, sha256, write_atomic, write_json
+from noiserobust.results.files import make_folder, read_json, sha256, write_atomic, write_errors, write_json
 from noiserobust.results.manifest import environment
 from noiserobust.rng import Stream
 from noiserobust.times import SECONDS, format_time, parse_time
@@ -100,14 +100,18 @@ class Chip(TimedNoise):
         """Write the chip to a folder: ``chip.safetensors`` and, last, ``manifest.json``.
 
         Raises:
+            InvalidValueError: if the folder holds results of another kind.
             OutputError: if it cannot be written.
         """
         path = make_folder(Path(folder))
+        if (path / MANIFEST).exists():
+            _read_manifest(path)
         tensors = {}
         for name, programmed in self.programmed.items():
             parts = {"weight": programmed.weight, **programmed.state}
             tensors.update({f"{name}/{key}": value.cpu().contiguous() for key, value in parts.items()})
-        (path / MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
+        with write_errors(path / MANIFEST):
+            (path / MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
         write_atomic(path / TENSORS, safetensors.torch.save(tensors))
         manifest = {
             "schema_version": 1,
@@ -115,27 +119,26 @@ class Chip(TimedNoise):
             "profile": (self.profile.original or self.profile).content(),
             "overrides": self.profile.overridden(),
             "origin": dict(self.origin),
+            "t": self.t,
             "sha256": sha256(path / TENSORS),
             **environment(),
         }
         write_json(path / MANIFEST, manifest)
 
     @classmethod
-    def load(cls, folder: str | Path, t: str | float = "1d") -> Self:
+    def load(cls, folder: str | Path, t: str | float | None = None) -> Self:
         """Return the chip that :meth:`save` wrote.
 
         Args:
             folder: where to.
-            t: time of reading.
+            t: time of reading; by default that of the chip when it was saved.
 
         Raises:
             MissingFileError: if there is no such folder, or no whole chip in it.
             InvalidValueError: if the files are not those of a chip.
         """
         path = Path(folder)
-        manifest = read_json(path / MANIFEST)
-        if not isinstance(manifest, dict) or manifest.get("kind") != "chip" or manifest.get("schema_version") != 1:
-            raise InvalidValueError(f"Expected {path / MANIFEST} to be that of a chip, but it is not")
+        manifest = _read_manifest(path)
         if not (path / TENSORS).is_file():
             raise MissingFileError(f"Expected a file {path / TENSORS}, but there is none")
         if sha256(path / TENSORS) != manifest.get("sha256"):
@@ -143,10 +146,11 @@ class Chip(TimedNoise):
         try:
             profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])
             origin = {key: int(manifest["origin"][key]) for key in ("seed", "train_seed", "draw")}
+            t = parse_time(manifest["t"] if t is None else t)
             programmed = _parts(safetensors.torch.load_file(path / TENSORS))
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InvalidValueError(f"Expected {path} to hold a chip, but got: {error}") from None
-        return cls(profile, programmed, origin, parse_time(t))
+        return cls(profile, programmed, origin, t)
 
     def __repr__(self) -> str:
         return f"Chip({self.name!r}, t={format_time(self.t)!r}, weights={len(self.programmed)})"
@@ -159,6 +163,13 @@ def program_sites(profile: Profile, sites: Sequence[Site], stream: Stream) -> di
         matrix = site.view.matrix(check_weight(site.weight()).float())
         programmed[site.name] = program(profile, matrix.clone(), stream.child(site.name))
     return programmed
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("kind") != "chip" or manifest.get("schema_version") != 1:
+        raise InvalidValueError(f"Expected {folder / MANIFEST} to be that of a chip, but it is not")
+    return manifest
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Programmed]:

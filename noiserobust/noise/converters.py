@@ -7,14 +7,15 @@ Conductances are in µS, of shape ``(devices, *weights.shape)``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_integer, check_number
+from noiserobust.noise.curves import LARGEST, Check
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,9 @@ class BitSlices(Converter):
         return weights.mul_((2**self.bits - 1) / (self._span * (2 ** (self.bits * self.slices) - 1)))
 
 
-Check = Callable[[str, object], Any]
-"""Returns a checked value, given its name and what was given for it."""
-
 _ENDS: dict[str, Check] = {
-    "g_max_us": lambda name, value: check_number(name, value, above=0, maximum=1e9),
-    "g_min_us": lambda name, value: check_number(name, value, minimum=0, maximum=1e9),
+    "g_max_us": lambda name, value: check_number(name, value, above=0, maximum=LARGEST),
+    "g_min_us": lambda name, value: check_number(name, value, minimum=0, maximum=LARGEST),
 }
 
 

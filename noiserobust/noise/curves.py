@@ -14,6 +14,9 @@ from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_number, did_you_mean
 
+Check = Callable[[str, object], Any]
+"""Returns a checked value of a profile, given its name and what was given for it."""
+
 Span = tuple[float, float]
 
 LARGEST = 1e9

@@ -105,13 +105,13 @@ class DeviceNoise(TimedNoise):
         Raises:
             InvalidValueError: if no weight can be programmed.
         """
-        stream = chip_stream(seed, train_seed, draw)
-        programmed = program_sites(self.profile, find_sites(model, select), stream)
-        return Chip(self.profile, programmed, {"seed": seed, "train_seed": train_seed, "draw": draw}, self.t)
+        return self.on_chip(find_sites(model, select), chip_stream(seed, train_seed, draw))
 
     def on_chip(self, sites: Sequence[Site], stream: Stream) -> Chip:
         """Return a chip with these weights; see :meth:`program`."""
-        return Chip(self.profile, program_sites(self.profile, sites, stream), {"draw": 0}, self.t)
+        _, train_seed, draw = stream.path
+        origin = {"seed": stream.seed, "train_seed": int(train_seed), "draw": int(draw)}
+        return Chip(self.profile, program_sites(self.profile, sites, stream), origin, self.t)
 
     def perturb(self, weight: Tensor, stream: Stream, view: FilterView = FILTERS) -> Tensor:
         """Return the weight as read from the chip; see :meth:`Noise.perturb`. Groups of equal weights stay."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_number
-from noiserobust.noise.curves import LARGEST, Conductance, Curve, extremes, parse_curve, tables
+from noiserobust.noise.curves import LARGEST, Check, Conductance, Curve, extremes, parse_curve, tables
 from noiserobust.times import format_time, parse_time
 
 State = dict[str, Tensor]
@@ -228,10 +228,6 @@ def _growth(t: float, t_read: float) -> float:
     return math.sqrt(max(0.0, math.log((t + t_read) / (2 * t_read))))
 
 
-Parse = Callable[[str, object], Any]
-"""Returns a checked value, given its name and what was given for it."""
-
-
 def _at_least_0(name: str, value: object) -> float:
     return check_number(name, value, minimum=0, maximum=LARGEST)
 
@@ -257,7 +253,7 @@ def _by_time(name: str, value: object) -> dict[float, Curve]:
     return {parse_time(t): parse_curve(f"{name}.{t}", curve) for t, curve in value.items()}
 
 
-def _or_none(parse: Parse) -> Parse:
+def _or_none(parse: Check) -> Check:
     return lambda name, value: None if value is None else parse(name, value)
 
 
@@ -267,13 +263,13 @@ def _curves(value: object) -> list[Curve]:
     return [value] if isinstance(value, Curve) else []
 
 
-_SCALES: dict[str, Parse] = {
+_SCALES: dict[str, Check] = {
     "prog_noise_scale": _at_least_0,
     "read_noise_scale": _at_least_0,
     "drift_scale": _at_least_0,
 }
 
-MODELS: dict[str, tuple[type[Physics], Mapping[str, Parse]]] = {
+MODELS: dict[str, tuple[type[Physics], Mapping[str, Check]]] = {
     "power_law_drift": (
         PowerLawDrift,
         {

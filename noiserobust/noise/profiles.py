@@ -25,7 +25,8 @@ from noiserobust.errors import (
     did_you_mean,
     unknown_name,
 )
-from noiserobust.noise.converters import CONVERTERS, Check, Converter
+from noiserobust.noise.converters import CONVERTERS, Converter
+from noiserobust.noise.curves import Check
 from noiserobust.noise.physics import MODELS, Physics
 from noiserobust.noise.reference import GRANULARITIES, Tile
 from noiserobust.times import format_time, parse_time, write_time

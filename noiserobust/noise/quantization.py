@@ -13,7 +13,7 @@ from noiserobust.errors import InvalidValueError, check_choice, check_number
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.compose import Weakened
 from noiserobust.noise.layout import FILTERS, FilterView
-from noiserobust.noise.reference import GRANULARITIES, Tile, check_tile, reference_scale
+from noiserobust.noise.reference import GRANULARITIES, Tile, check_tile, group_name, reference_scale
 from noiserobust.rng import Stream
 
 
@@ -49,9 +49,8 @@ class Quantization(Noise):
     @property
     def name(self) -> str:
         """``quantization``, followed by whatever differs from the default."""
-        rows, columns = self.tile
-        suffix = {"tile": f"{rows}x{columns}", "column": f"{rows}"}.get(self.granularity, "")
-        return "quantization" if self.granularity == "filter" else f"quantization-{self.granularity}{suffix}"
+        group = group_name(self.granularity, self.tile)
+        return "quantization" if self.granularity == "filter" else f"quantization-{group}"
 
     @property
     def level(self) -> float:

@@ -34,6 +34,12 @@ def check_tile(tile: object) -> Tile:
     return check_integer("tile rows", tile[0], minimum=1), check_integer("tile columns", tile[1], minimum=1)
 
 
+def group_name(granularity: str, tile: Tile) -> str:
+    """Return what a granularity is called in the name of a noise: with the size of the tile if that matters."""
+    rows, columns = tile
+    return granularity + {"tile": f"{rows}x{columns}", "column": f"{rows}"}.get(granularity, "")
+
+
 def reference_scale(matrix: Tensor, reference: str, granularity: str, tile: Tile) -> Tensor:
     """Return what the level is a fraction of, for each weight.
 

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from noiserobust.errors import check_choice, check_number
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.layout import FILTERS, FilterView
-from noiserobust.noise.reference import GRANULARITIES, REFERENCES, Tile, check_tile, reference_scale
+from noiserobust.noise.reference import GRANULARITIES, REFERENCES, Tile, check_tile, group_name, reference_scale
 from noiserobust.rng import Stream, draw
 
 
@@ -52,9 +52,7 @@ class ScaledNoise(Noise):
         if self.reference != "max":
             parts.append(self.reference)
         if self.reference not in ("absolute", "weight") and self.granularity != "filter":
-            rows, columns = self.tile
-            suffix = {"tile": f"{rows}x{columns}", "column": f"{rows}"}.get(self.granularity, "")
-            parts.append(self.granularity + suffix)
+            parts.append(group_name(self.granularity, self.tile))
         return "-".join(parts)
 
     @property

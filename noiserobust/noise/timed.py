@@ -33,7 +33,7 @@ class TimedNoise(Noise):
 
         Args:
             sites: the weights.
-            stream: what the chip is drawn from.
+            stream: what the chip is drawn from, as :func:`noiserobust.noise.base.chip_stream` returns it.
         """
 
     @property

@@ -30,7 +30,7 @@ class RWP(Method):
     Args:
         noise: what happens to the weights.
         perturbed_weight: share of the perturbed gradient, in (0, 1]. Below 1 a step costs one more pass.
-        select: which weights are noisy, as in :func:`noiserobust.perturb.find_sites`.
+        select: which weights are noisy, as in :func:`noiserobust.find_sites`.
         level_range: lowest and highest level; the noise's level is drawn anew for each draw, uniformly between the two,
             or log-uniformly if it is a time. The noise's own level then does not matter.
         draws: noise draws a step over which the perturbed gradient is averaged, >= 1; each costs a pass.

@@ -217,7 +217,7 @@ def test_a_model_without_weights_is_refused():
 @pytest.mark.parametrize(
     "words",
     [
-        ["list", "pcm-hermes-2"],
+        ["list", "--t", "1d"],
         ["show", "pcm-hermes-2", "--out", "x.yaml"],
         ["fit", "m.csv", "--t", "1d"],
         ["plot", "pcm-hermes-2", "--out", "x.png", "--model", "resnet20"],

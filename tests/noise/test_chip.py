@@ -108,6 +108,20 @@ def test_spoilt_chips_are_refused(tmp_path):
     nr.Chip.load(folder)
 
 
+def test_a_chip_keeps_its_time_and_takes_no_other_results_place(tmp_path):
+    chip = nr.DeviceNoise.from_profile("reram-wan-2022", "2d").program(network(), seed=3, draw=1, train_seed=2)
+    assert chip.origin == {"seed": 3, "train_seed": 2, "draw": 1}
+    chip.save(tmp_path / "chip")
+    assert nr.Chip.load(tmp_path / "chip").t == 2 * 86400
+    chip.save(tmp_path / "chip")  # a chip may be saved again
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "manifest.json").write_text('{"kind": "evaluation", "schema_version": 1}')
+    with pytest.raises(InvalidValueError, match=r"manifest\.json to be that of a chip"):
+        chip.save(evaluation)
+    assert [p.name for p in evaluation.iterdir()] == ["manifest.json"]
+
+
 def test_a_full_disk_leaves_no_chip_that_looks_whole(tmp_path, monkeypatch):
     chip = nr.DeviceNoise.from_profile("reram-wan-2022").program(network())
     chip.save(tmp_path)
