@@ -156,6 +156,8 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         more: what else there is to say; its ``data`` is merged with the hash of the data.
     """
     sites = find_sites(model, plan.select)
+    if plan.calibration is not None:
+        plan.calibration.check(model, sites)  # before anything is written
     noisy, total = sum(s.weight().numel() for s in sites), sum(p.numel() for p in model.parameters())
     return {
         "noise": plan.noise.describe(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +45,16 @@ class Calibration:
             got = f"one of shape {tuple(self.x.shape)}" if isinstance(self.x, Tensor) else type(self.x).__name__
             raise InvalidValueError(f"Expected `x` to be a tensor of at least two inputs, but got {got}")
 
+    def check(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        """Raise InvalidValueError if the model has nothing to calibrate."""
+        if self.kind == "batchnorm" and not statistics(model):
+            raise InvalidValueError("Expected a model with running statistics for `batchnorm`, but it has none")
+        if self.kind != "batchnorm" and not any(isinstance(s.module, _LAYERS) for s in sites):
+            raise InvalidValueError(
+                f"Expected noisy Linear, Conv or Embedding layers for `{self.kind}` calibration, but the model has "
+                f"noise on {', '.join(s.name for s in sites)} only"
+            )
+
     def describe(self) -> dict[str, Any]:
         """Return kind and number and hash of the inputs, JSON-able."""
         content = self.x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
@@ -65,23 +75,19 @@ class Calibrator:
     def __init__(
         self, model: nn.Module, sites: list[Site], calibration: Calibration, prepared: Callable[[Tensor], Tensor]
     ) -> None:
+        calibration.check(model, sites)
         # Nearly equal batches: each counts the same.
         number = -(-len(calibration.x) // calibration.batch_size)
         self.model = model
         self.kind = calibration.kind
         self.batches = [prepared(part) for part in calibration.x.tensor_split(number)]
-        if self.kind == "batchnorm" and not statistics(model):
-            raise InvalidValueError("Expected a model with running statistics for `batchnorm`, but it has none")
         self.layers = [s.module for s in sites if isinstance(s.module, _LAYERS)] if self.kind != "batchnorm" else []
         self.references: list[Tensor] = []
         if self.kind != "batchnorm":
             with self._hooked(lambda module, call, output: self.references.append(output.clone())):
                 self._pass()
-            if not self.references:
-                raise InvalidValueError(
-                    f"Expected noisy Linear, Conv or Embedding layers for `{self.kind}` calibration, but the model has "
-                    f"noise on {', '.join(s.name for s in sites)} only"
-                )
+            if not self.references:  # attention uses the weights of its layers without calling them
+                raise InvalidValueError("Expected layers that the model calls, but it calls none of those with noise")
 
     @contextmanager
     def calibrated(self, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Iterator[None]:

@@ -143,6 +143,9 @@ def test_the_command_calibrates(tmp_path, capsys):
     common = ["evaluate", "--model", "digits-cnn", "--weights", tmp_path / "w.safetensors", "--data", "digits"]
     common += ["--noise", "pcm-nandakumar-2019", "--levels", "1y", "--draws", 2]
 
+    mlp = tmp_path / "mlp.safetensors"
+    write_weights(mlp, nr.build_model("digits-mlp"), {"method": "sgd", "train_seed": "0"})
+
     def run(*more):
         return main([str(a) for a in [*common, *more]])
 
@@ -152,6 +155,7 @@ def test_the_command_calibrates(tmp_path, capsys):
     capsys.readouterr()
     for more, said in (
         (("--calibrate", "colum"), "did you mean 'column'"),
+        (("--model", "digits-mlp", "--weights", mlp, "--calibrate", "batchnorm"), "Expected a model with running"),
         (
             ("--calibrate", "layer", "--calibration-examples", 1),
             "Expected `calibration-examples` to be an integer >= 2",
