@@ -6,7 +6,7 @@ By aihwkit's torch tiles (Rasch et al., AICAS 2021), which hold weights as they 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,7 @@ class AnalogModel:
 
     Args:
         model: placed for evaluation, on the CPU; not changed.
-        sites: its noisy weights.
+        sites: its noisy weights; of layers that cannot be tiles they stay as they are.
         profile: tile size, converters, bounds and noise of the periphery.
 
     Raises:
@@ -35,19 +35,12 @@ class AnalogModel:
     """
 
     def __init__(self, model: nn.Module, sites: list[Site], profile: Profile) -> None:
-        self.sites = [site for site in sites if convertible(site.module)]
-        self.analog = [site.name for site in self.sites]
-        self.digital = [site.name for site in sites if site.name not in self.analog]
-        if not self.sites:
-            raise InvalidValueError(
-                f"Expected a model with layers that can be analog tiles, but {', '.join(self.digital)} cannot: only "
-                "Linear and ungrouped Conv layers can"
-            )
+        self.sites, digital = split(sites)
         convert, configuration = _aihwkit(profile)
-        digital = {name.rpartition(".")[0] for name in self.digital}
+        excluded = {site.name.rpartition(".")[0] for site in digital}
         plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         with Stream(0, "tiles").as_torch_default():  # weights are drawn, to be replaced at once
-            self.model: nn.Module = convert(plain, configuration, exclude_modules=sorted(digital)).eval()
+            self.model: nn.Module = convert(plain, configuration, exclude_modules=sorted(excluded)).eval()
         self.layers = dict(self.model.named_modules())
 
     @contextmanager
@@ -62,7 +55,23 @@ class AnalogModel:
             yield self.model
 
 
-def convertible(module: nn.Module) -> bool:
+def split(sites: Sequence[Site]) -> tuple[list[Site], list[Site]]:
+    """Return the weights whose layers can be simulated as tiles, and the others, which stay digital.
+
+    Raises:
+        InvalidValueError: if no layer can be a tile.
+    """
+    analog = [site for site in sites if _convertible(site.module)]
+    digital = [site for site in sites if not _convertible(site.module)]
+    if not analog:
+        raise InvalidValueError(
+            f"Expected a model with layers that can be analog tiles, but {', '.join(s.name for s in digital)} cannot: "
+            "only Linear and ungrouped Conv layers can"
+        )
+    return analog, digital
+
+
+def _convertible(module: nn.Module) -> bool:
     """Return whether aihwkit has a tile for a layer."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return module.groups == 1 and module.padding_mode == "zeros"

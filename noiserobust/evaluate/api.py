@@ -170,18 +170,20 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         **more,
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
-        **({} if not plan.analog else _tiles(sites)),
+        **({} if not plan.analog else _tiles(sites, forward)),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),
     }
 
 
-def _tiles(sites: Sequence[Site]) -> dict[str, list[str]]:
-    from noiserobust.evaluate.analog import convertible
+def _tiles(sites: Sequence[Site], forward: Forward) -> dict[str, list[str]]:
+    from noiserobust.evaluate.analog import split
 
-    analog = [site.name for site in sites if convertible(site.module)]
-    return {"analog": analog, "digital": [site.name for site in sites if site.name not in analog]}
+    if forward.device.type != "cpu":
+        raise InvalidValueError(f"Expected `device` to be cpu with `analog`, but got {forward.device}")
+    analog, digital = split(sites)
+    return {"analog": [site.name for site in analog], "digital": [site.name for site in digital]}
 
 
 def model_sha256(model: nn.Module) -> str:

@@ -88,12 +88,12 @@ class Chip(TimedNoise):
         if programmed is None:
             raise InvalidValueError(f"Expected a chip with a weight {name}, but it has {', '.join(self.programmed)}")
         matrix = view.matrix(check_weight(weight).float())
-        if not torch.equal(matrix, programmed.weight.to(matrix.device)):
+        if not _alike(matrix, programmed.weight):
             raise InvalidValueError(
                 f"Expected {name} to be the weight that the chip was programmed with, but it is another; a chip "
                 "belongs to the weights of one training, and is read from clean weights"
             )
-        noisy = read(self.profile, programmed.to(weight.device), self.t, stream.child("read", repr(self.t)))
+        noisy = read(programmed.to(weight.device), self.t, stream.child("read", repr(self.t)))
         return view.restore(noisy, weight.shape).to(weight.dtype)
 
     def save(self, folder: str | Path) -> None:
@@ -147,7 +147,7 @@ class Chip(TimedNoise):
             profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])
             origin = {key: int(manifest["origin"][key]) for key in ("seed", "train_seed", "draw")}
             t = parse_time(manifest["t"] if t is None else t)
-            programmed = _parts(safetensors.torch.load_file(path / TENSORS))
+            programmed = _parts(profile, safetensors.torch.load_file(path / TENSORS))
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InvalidValueError(f"Expected {path} to hold a chip, but got: {error}") from None
         return cls(profile, programmed, origin, t)
@@ -165,6 +165,14 @@ def program_sites(profile: Profile, sites: Sequence[Site], stream: Stream) -> di
     return programmed
 
 
+def _alike(weight: Tensor, other: Tensor) -> bool:
+    """Return whether two weights are the same, by a few thousand of their numbers: each reading asks this."""
+    if weight.shape != other.shape:
+        return False
+    step = max(weight.numel() // 4096, 1)
+    return torch.equal(weight.flatten()[::step], other.flatten()[::step].to(weight.device))
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != "chip" or manifest.get("schema_version") != 1:
@@ -172,9 +180,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> dict[str, Programmed]:
+def _parts(profile: Profile, tensors: Mapping[str, Tensor]) -> dict[str, Programmed]:
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, part = key.rpartition("/")
         found.setdefault(name, {})[part] = value
-    return {name: Programmed(parts.pop("weight"), parts) for name, parts in found.items()}
+    return {name: Programmed(profile, parts.pop("weight"), parts) for name, parts in found.items()}

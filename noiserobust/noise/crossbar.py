@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,21 +25,60 @@ _BLOCK = 1 << 15  # conductances: all that is computed of a block stays in a cor
 _WORTH_THREADS = 1 << 19
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Programmed:
     """A weight after programming.
 
     Args:
+        profile: the device.
         weight: what was to be programmed, a float32 matrix of shape ``(filters, inputs)``.
         state: of its devices, tensors of shape ``(devices, filters, inputs)``.
     """
 
+    profile: Profile
     weight: Tensor
     state: State
 
     def to(self, device: torch.device) -> Programmed:
         """Return the same on a device."""
-        return Programmed(self.weight.to(device), {name: value.to(device) for name, value in self.state.items()})
+        if self.weight.device == device:
+            return self
+        state = {name: value.to(device) for name, value in self.state.items()}
+        return Programmed(self.profile, self.weight.to(device), state)
+
+    @cached_property
+    def span(self) -> tuple[Tensor, Tensor]:
+        """What is mapped to the smallest conductance, and the range of weights that is mapped, of each group."""
+        return _span(self.profile, self.weight)
+
+    @cached_property
+    def left_out(self) -> Tensor | None:
+        """Where weights are that are not on the chip, as their group has no range to map; None if all are on it."""
+        _, scale = self.span
+        empty = scale <= 0
+        return empty if empty.any() else None
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """What compensation restores, of what the chip holds: weights that were cut off count as such."""
+        held = self.weight
+        if self.profile.clip_percentile < 100:
+            offset, scale = self.span
+            lowest = offset - scale if self.profile.mapping.bipolar else offset
+            held = torch.minimum(torch.maximum(held, lowest), offset + scale)
+        return self.statistic(held)
+
+    def statistic(self, weight: Tensor) -> Tensor:
+        """Return the mean, or the mean magnitude, that compensation compares, for each weight's group."""
+        on_chip = weight if self.left_out is None else weight.masked_fill(self.left_out, 0)
+        if self.profile.compensation != "mean_shift":
+            on_chip = on_chip.abs()
+        group, by_tile = "tensor", self.profile.granularity in ("tile", "column")
+        if self.profile.compensation == "per_column":
+            group = "column" if by_tile else "filter"
+        elif by_tile:
+            group = "tile"
+        return per_group(on_chip, lambda rows: rows.mean(dim=1, keepdim=True), group, self.profile.tile)
 
 
 def program(profile: Profile, weight: Tensor, stream: Stream) -> Programmed:
@@ -50,7 +90,7 @@ def program(profile: Profile, weight: Tensor, stream: Stream) -> Programmed:
         stream: random numbers of the chip; those of programming and of drift are children of it.
     """
     physics, converter = profile.physics, profile.mapping
-    offset, scale = _mapped_to(profile, weight)
+    offset, scale = _span(profile, weight)
     target = torch.where(scale > 0, (weight - offset) / scale, 0).clamp_(-1 if converter.bipolar else 0, 1)
     conductances = converter.to_conductances(target)
     numbers = draw("normal", [(stream.child(name), tuple(conductances.shape)) for name in physics.randoms])
@@ -59,14 +99,14 @@ def program(profile: Profile, weight: Tensor, stream: Stream) -> Programmed:
     def devices(us: Tensor, *random: Tensor) -> State:
         return physics.program(Conductance(us, converter.g_max_us), dict(zip(physics.randoms, random, strict=True)))
 
-    return Programmed(weight, _by_block(devices, conductances, *randoms))
+    state = _by_block(devices, conductances, *randoms)
+    return Programmed(profile, weight, {name: value.view_as(conductances) for name, value in state.items()})
 
 
-def read(profile: Profile, programmed: Programmed, t: float, stream: Stream) -> Tensor:
+def read(programmed: Programmed, t: float, stream: Stream) -> Tensor:
     """Return the weight as it is read at a time, compensated.
 
     Args:
-        profile: the device.
         programmed: from :func:`program`.
         t: in seconds.
         stream: random numbers of this reading.
@@ -74,26 +114,29 @@ def read(profile: Profile, programmed: Programmed, t: float, stream: Stream) -> 
     Returns:
         Matrix of the shape of the weight, new memory. Groups of equal weights, which have no range to map, stay.
     """
-    physics, converter, weight = profile.physics, profile.mapping, programmed.weight
+    physics, converter = programmed.profile.physics, programmed.profile.mapping
     limits = converter.g_min_us, converter.g_max_us
     state = programmed.state
     first = next(iter(state.values()))
     random = [torch.from_numpy(stream.normal(tuple(first.shape))).to(first.device)] if physics.reads else []
 
-    def devices(*parts: Tensor) -> State:
+    def weights(*parts: Tensor) -> State:
         own = dict(zip(state, parts, strict=False))
-        return {"us": physics.read(own, limits, t, parts[-1] if physics.reads else None)}
+        conductances = physics.read(own, limits, t, parts[-1] if physics.reads else None)
+        return {"weight": converter.to_weights(conductances)}
 
-    memory = random[0] if random else torch.empty_like(first)  # random numbers are used once: read in their place
-    conductances = _by_block(devices, *state.values(), *random, into={"us": memory})["us"]
-    offset, scale = _mapped_to(profile, weight)
-    noisy = converter.to_weights(conductances).mul_(scale).add_(offset)
-    mapped = scale > 0
-    held = torch.minimum(torch.maximum(weight, offset - scale if converter.bipolar else offset), offset + scale)
-    return torch.where(mapped, _compensated(profile, held, noisy, mapped), weight)
+    noisy = _by_block(weights, *state.values(), *random)["weight"].view_as(programmed.weight)
+    offset, scale = programmed.span
+    noisy.mul_(scale)
+    if not converter.bipolar:
+        noisy.add_(offset)
+    _compensate(programmed, noisy)
+    if programmed.left_out is not None:
+        noisy = torch.where(programmed.left_out, programmed.weight, noisy)
+    return noisy
 
 
-def _mapped_to(profile: Profile, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _span(profile: Profile, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return what is mapped to the smallest conductance, and the range of weights that is mapped, of each group."""
     group = profile.granularity, profile.tile
     if profile.mapping.bipolar:
@@ -117,54 +160,48 @@ def _percentile(percent: float) -> Callable[[Tensor], Tensor]:
     return percentile
 
 
-def _compensated(profile: Profile, weight: Tensor, noisy: Tensor, mapped: Tensor) -> Tensor:
-    """Return the weights read after the compensation of drift, of which an ideal readout is assumed.
-
-    The reference is what the chip holds: weights that were cut off count as such.
+def _compensate(programmed: Programmed, noisy: Tensor) -> None:
+    """Compensate, in place, the drift of weights that were read; an ideal readout is assumed.
 
     A factor is that of aihwkit's ``GlobalDriftCompensationWithExactReference``, ``mean|W_reference| / mean|W_now|``;
     see also Joshi et al. 2020, "global drift compensation". Groups that are not on the chip count as zeros in both.
     """
-    if profile.compensation == "none":
-        return noisy
-    by_tile = profile.granularity in ("tile", "column")
-    group = "tile" if by_tile else "tensor"
-    if profile.compensation == "per_column":
-        group = "column" if by_tile else "filter"
-
-    def mean(of: Tensor) -> Tensor:
-        return per_group(torch.where(mapped, of, 0), lambda rows: rows.mean(dim=1, keepdim=True), group, profile.tile)
-
-    if profile.compensation == "mean_shift":
-        share = mean(torch.ones_like(weight))
-        return noisy + (mean(weight) - mean(noisy)) / share.clamp(min=1 / weight.numel())
-    now = mean(noisy.abs())
-    return noisy * torch.where(now > 0, mean(weight.abs()) / now, 1)
+    if programmed.profile.compensation == "none":
+        return
+    now = programmed.statistic(noisy)
+    if programmed.profile.compensation == "mean_shift":
+        share = 1.0 if programmed.left_out is None else programmed.statistic(torch.ones_like(noisy))
+        noisy.add_((programmed.reference - now) / share)
+    else:
+        noisy.mul_(torch.where(now > 0, programmed.reference / now, 1))
 
 
-def _by_block(function: Callable[..., State], *inputs: Tensor, into: State | None = None) -> State:
-    """Return what a function of elements gives, computed block by block, on a CPU in several threads.
+def _by_block(function: Callable[..., State], *inputs: Tensor) -> State:
+    """Return what a function of devices gives, computed block by block, on a CPU in several threads.
 
     Args:
-        function: from parts of the inputs to parts of the results, by name.
-        inputs: of one shape, contiguous.
-        into: memory for the results, which may be that of an input.
-    """
-    first = inputs[0]
-    if first.device.type != "cpu" or first.numel() <= _BLOCK:
-        return function(*inputs)
-    flat = [x.reshape(-1) for x in inputs]
-    results = into or {name: first.new_empty(first.shape) for name in function(*(x[:1] for x in flat))}
-    outputs = {name: result.view(-1) for name, result in results.items()}
+        function: from parts of the inputs, of shape ``(devices, block)``, to parts of the results, by name, of which
+            the last dimension is that of the block.
+        inputs: of one shape ``(devices, filters, inputs)``.
 
+    Returns:
+        Results whose last dimension is ``filters * inputs``.
+    """
+    parts = [x.flatten(1) for x in inputs]
+    devices, length = parts[0].shape
+    if inputs[0].device.type != "cpu" or inputs[0].numel() <= _BLOCK:
+        return function(*parts)
+    first = function(*(x[:, :1] for x in parts))
+    results = {name: value.new_empty(*value.shape[:-1], length) for name, value in first.items()}
     inference = torch.is_inference_mode_enabled()  # of this thread; others do not know of it
+    block = max(_BLOCK // devices, 1)
 
     def work(start: int) -> None:
-        span = slice(start, start + _BLOCK)
+        span = slice(start, start + block)
         with torch.inference_mode(inference), torch.no_grad():
-            for name, values in function(*(x[span] for x in flat)).items():
-                outputs[name][span] = values
+            for name, values in function(*(x[:, span] for x in parts)).items():
+                results[name][..., span] = values
 
-    threads = None if first.numel() >= _WORTH_THREADS else 1
-    in_threads(work, [(start,) for start in range(0, first.numel(), _BLOCK)], threads=threads)
+    threads = None if inputs[0].numel() >= _WORTH_THREADS else 1
+    in_threads(work, [(start,) for start in range(0, length, block)], threads=threads)
     return results

@@ -220,7 +220,7 @@ def _power(g: Conductance, factor: float, exponent: float) -> Tensor:
 
 def _interpolated(g: Conductance, *table: tuple[float, float]) -> Tensor:
     at, value = (g.us.new_tensor(column) for column in zip(*table, strict=True))
-    right = torch.bucketize(g.us, at).clamp_(1, len(at) - 1)
+    right = torch.bucketize(g.us.contiguous(), at).clamp_(1, len(at) - 1)
     share = ((g.us - at[right - 1]) / (at[right] - at[right - 1])).clamp_(0, 1)
     return torch.lerp(value[right - 1], value[right], share)
 

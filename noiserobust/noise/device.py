@@ -120,5 +120,5 @@ class DeviceNoise(TimedNoise):
         if exact.numel() == 0:
             return weight.detach().clone()
         chip = program(self.profile, view.matrix(exact), stream)
-        noisy = read(self.profile, chip, self.t, stream.child("read", repr(self.t)))
+        noisy = read(chip, self.t, stream.child("read", repr(self.t)))
         return view.restore(noisy, weight.shape).to(weight.dtype)

@@ -25,6 +25,7 @@ def find_notes(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[str]:
         *_examples(gathered),
         *_same_weights(gathered.sources),
         *_clean_disagrees(gathered),
+        *_digital(gathered.sources),
         *_settings(gathered.sources),
         *_manifests(gathered.sources),
     ]
@@ -152,6 +153,20 @@ def _clean_disagrees(gathered: Gathered) -> Iterator[str]:
                 f"The clean {metric} of {method}, train seed {seed} ({weights}), differs between evaluations: "
                 f"{listed(values)}. They were not made in the same way."
             )
+
+
+def _digital(sources: Sequence[Source]) -> Iterator[str]:
+    """Say which noisy weights a simulation of full tiles left out."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        layers = source.configuration.get("digital")
+        if isinstance(layers, list) and layers:
+            said[listed(layers)].extend(str(n) for n in source.draws["noise"].unique())
+    for layers, noises in said.items():
+        yield (
+            f"Under {listed(dict.fromkeys(noises))} some layers stayed digital and without noise, as they cannot be "
+            f"simulated as tiles: {layers}."
+        )
 
 
 def _settings(sources: Sequence[Source]) -> Iterator[str]:

@@ -9,9 +9,14 @@ from torch import nn
 
 import noiserobust as nr
 from noiserobust.cli import main
+from noiserobust.data.arrays import from_arrays
 from noiserobust.errors import InvalidValueError
+from noiserobust.evaluate.api import describe
+from noiserobust.evaluate.forward import Forward
+from noiserobust.evaluate.montecarlo import Plan, parse_levels
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.sites import find_sites
+from noiserobust.report import write_report
 
 pytest.importorskip("aihwkit.nn", reason="needs the extra `aihwkit`")
 from noiserobust.evaluate.analog import AnalogModel
@@ -94,6 +99,9 @@ def test_what_cannot_be_a_tile_stays_digital_and_is_listed(tmp_path):
     configuration = json.loads((tmp_path / "manifest.json").read_text())["configuration"]
     assert configuration["analog"] == ["3.weight", "5.weight"]
     assert configuration["digital"] == ["0.weight"]
+    page = write_report([tmp_path], tmp_path / "report").html.read_text()
+    assert "Under pcm-nandakumar-2019+tile some layers stayed digital" in page
+    assert "simulated as tiles: 0.weight." in page
     analog = AnalogModel(model, find_sites(model), device().profile)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with analog.on_chip(device(), STREAM) as tiles:
@@ -101,6 +109,20 @@ def test_what_cannot_be_a_tile_stays_digital_and_is_listed(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(InvalidValueError, match=r"Expected a model with layers that can be analog tiles, but weight"):
         AnalogModel(nn.Embedding(5, 3), find_sites(nn.Embedding(5, 3)), device().profile)
+
+
+def test_what_cannot_be_simulated_is_refused_before_anything_is_written(tmp_path):
+    grouped = nn.Sequential(nn.Conv2d(2, 4, 8, groups=2), nn.Flatten())
+    data = images(), torch.arange(40) % 4
+    out = tmp_path / "out"
+    with pytest.raises(InvalidValueError, match=r"layers that can be analog tiles, but 0\.weight cannot"):
+        nr.evaluate([grouped], data, noise=device(), levels=["1d"], analog=True, out=out)
+    assert not out.exists()
+    model = network()
+    plan = Plan(device(), parse_levels(device(), ["1d"]), 1, 0, analog=True)
+    forward = Forward(from_arrays(images().numpy(), np.arange(40) % 5, "x"), lambda x: x, torch.device("cuda:0"))
+    with pytest.raises(InvalidValueError, match="Expected `device` to be cpu with `analog`, but got cuda:0"):
+        describe(plan, forward, model, {})
 
 
 def test_a_chip_does_not_drift_twice():
