@@ -70,6 +70,21 @@ def refused(result):
     return err
 
 
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_that_cannot_be_written_is_no_fault_of_ours(buffered):
+    command = [sys.executable, *([] if buffered else ["-u"]), "-m", "noiserobust", "profiles", "show", "pcm-hermes-2"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stderr.startswith("noiserobust: error: Expected to be able to write the output, but got: No space")
+    assert process.stderr.count("\n") == 1
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    process = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 class TestEvaluate:
     def test_writes_draws_summary_and_manifest(self, run, weights, tmp_path):
         out = tmp_path / "out"

@@ -90,11 +90,30 @@ def evaluation() -> None:
     show("Evaluation: ResNet-20, 2,000 images, fp32", medians(tasks), "bare forward, same batches and layout")
 
 
+def calibration() -> None:
+    """Time what each chip costs if it is calibrated first, with 500 images, beside one that is not."""
+    x, y = torch.rand(2000, 3, 32, 32), torch.randint(10, (2000,))
+    model = build_model("resnet20").eval()
+    forward = Forward(ArrayData(x, y, "random"), Normalize(), torch.device("cpu"))
+    noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
+    levels = parse_levels(noise, ["1d"])
+    subject = Subject("m", 0, "w", lambda: model)
+    kinds = [None, *(nr.Calibration(kind, torch.rand(500, 3, 32, 32)) for kind in ("batchnorm", "layer", "column"))]
+
+    def chips(calibration: nr.Calibration | None) -> Callable[[], object]:
+        # Two chips: the outputs without noise are measured once for both.
+        plan = Plan(noise, levels, 2, 0, calibration=calibration)
+        return lambda: run([subject], forward, plan)
+
+    tasks = {kind.kind if kind else "no calibration": chips(kind) for kind in kinds}
+    show("Calibration: ResNet-20, two PCM chips, 2,000 images", medians(tasks, 3), "no calibration")
+
+
 def main() -> None:
     """Run all benchmarks."""
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
-    for benchmark in (command_line, chips, devices, evaluation, training):
+    for benchmark in (command_line, chips, devices, evaluation, calibration, training):
         benchmark()
 
 

@@ -5,6 +5,7 @@ A verb imports what it needs when it runs, so that ``--help`` is instant.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -47,17 +48,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
         else:
             _VERBS[settings.verb][1](settings[settings.verb])
+        sys.stdout.flush()
     except NoiseRobustError as error:
         if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
             return BAD_INPUT
         print(f"noiserobust: error: {one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(
-            "noiserobust: interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr
+        kept = (
+            ""
+            if "profiles" in (argv or sys.argv)
+            else "; what is finished is kept, the same command goes on from there"
         )
+        print(f"noiserobust: interrupted{kept}", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # Of standard output: files have errors of their own. What is written there is lost, or nobody reads on.
+        _discard_output()
+        if error.errno == errno.EPIPE:
+            return DONE
+        print(
+            f"noiserobust: error: Expected to be able to write the output, but got: {error.strerror}", file=sys.stderr
+        )
+        return BAD_INPUT
     return DONE
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: Python would fail again to write it at the end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> ArgumentParser:

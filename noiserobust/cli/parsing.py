@@ -100,7 +100,8 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
     if match := re.fullmatch(r"argument (\S+): expected (?:at least )?one argument", message):
         return f"Expected `{match[1]}` to be followed by a value, but got nothing"
     if match := re.fullmatch(r"the following arguments are required: (.*)", message):
-        names = ", ".join(f"`--{name.rpartition('.')[2]}`" for name in match[1].split(", "))
+        named = [name.rpartition(".")[2] for name in match[1].split(", ")]
+        names = ", ".join(f"`{name}`" if name == "action" else f"`--{name}`" for name in named)
         return f"Expected {names} to be given, but got nothing"
     if match := re.search(r'Parser key "([^"]+)": Does not validate .*?\[(.+?)\] Errors: .*Given value: (.*)', message):
         kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("NoneType", "null").replace(", ", " or ")
@@ -109,6 +110,8 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
         key, wanted, got = match.groups()
         kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", wanted)
         return f"Expected `{key}` to be of type {kind}, but got {got!r}"
+    if match := re.search(r"unrecognized arguments: ([^-].*)", message):
+        return f"Expected no further arguments, but got {match[1]!r}"
     if match := re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.\-]+)", message):
         return f"Expected only known settings, but got {match[1]!r}{did_you_mean(match[1], _settings(parser))}"
     return message

@@ -90,7 +90,7 @@ def _device(settings: Namespace) -> tuple[DeviceNoise, list[float]]:
     from noiserobust.noise.profiles import load_profile
 
     noise = DeviceNoise.of(load_profile(settings.name))
-    return noise, [noise.parse_level(t) for t in settings.t or noise.profile.times]
+    return noise, list(dict.fromkeys(noise.parse_level(t) for t in settings.t or noise.profile.times))
 
 
 def _list() -> None:
@@ -130,6 +130,7 @@ def _fit(settings: Namespace) -> None:
     from noiserobust.diagnose.plots import plot_fit
     from noiserobust.noise.measured import fit_device
     from noiserobust.noise.measurements import read_measurements
+    from noiserobust.noise.profiles import profile_names
     from noiserobust.results.files import make_folder, write_atomic
 
     out = settings.out
@@ -137,18 +138,24 @@ def _fit(settings: Namespace) -> None:
         raise InvalidValueError(
             f"Expected `out` to end in .yaml, but got {'nothing' if out is None else repr(str(out))}"
         )
+    if out.stem in profile_names():
+        raise InvalidValueError(
+            f"Expected `out` to give the device a new name, but {out.stem!r} is a profile's already"
+        )
     measurements = read_measurements(Path(settings.name), settings.unit, settings.time_unit)
     fit = fit_device(measurements, out.stem, t_0=settings.t_0, degree=settings.degree)
     text = _as_yaml(fit.profile)
     picture = plot_fit(fit, measurements, "png")
     make_folder(out.parent)
+    write_atomic(out.with_suffix(".png"), picture)  # a fit without its profile does no harm
     write_atomic(out, text)
-    write_atomic(out.with_suffix(".png"), picture)
     width = max(map(len, fit.estimates))
     for name, e in fit.estimates.items():
         print(f"{name:<{width}}  {e.value:9.5g}  (95 %: {e.low:.5g} to {e.high:.5g})")
     for name, value in fit.goodness.items():
         print(f"{name:<{width}}  {'        -' if value is None else format(value, '9.5g')}")
+    if (fit.goodness["chi_square"] or 0) > 2:
+        print("chi_square is far above 1: the model does not describe these measurements, see the picture")
     print(f"{out}\n{out.with_suffix('.png')}")
 
 

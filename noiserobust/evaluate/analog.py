@@ -89,7 +89,7 @@ def _aihwkit(profile: Profile) -> tuple[Any, Any]:
             "'noiserobust[aihwkit]' (Linux x86-64, Python 3.10 to 3.12)"
         ) from error
     configuration = TorchInferenceRPUConfig()
-    rows, columns = profile.tile
+    rows, columns = (min(size, 1 << 30) for size in profile.tile)
     configuration.mapping.max_input_size = rows
     configuration.mapping.max_output_size = columns
     # The largest weight (of a column, if mapped so) is the largest conductance; the rest is digital scaling.

@@ -93,6 +93,8 @@ def evaluate(
         Subject(method, check_integer("train_seeds", s, minimum=0), f"model{s}", lambda m=m: m)  # type: ignore[misc]
         for s, m in zip(seeds, sequence, strict=True)
     ]
+    if calibration is not None and not isinstance(calibration, Calibration):
+        raise InvalidValueError(f"Expected `calibration` to be a nr.Calibration, but got {calibration!r}")
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
     plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
     forward = make_forward(data, normalize, device, precision, batch_size)

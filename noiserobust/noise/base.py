@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import InvalidValueError, check_number, unknown_name
+from noiserobust.errors import InvalidValueError, check_integer, check_number, unknown_name
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.rng import Stream
 
@@ -142,7 +142,8 @@ class Noise(ABC):
 
 def chip_stream(seed: int, train_seed: int, draw: int) -> Stream:
     """Return the stream of one chip; levels and methods share it, so that comparisons are paired."""
-    return Stream(seed, "deploy", train_seed, draw)
+    check_integer("train_seed", train_seed, minimum=0)
+    return Stream(seed, "deploy", train_seed, check_integer("draw", draw, minimum=0))
 
 
 def check_weight(weight: Tensor) -> Tensor:

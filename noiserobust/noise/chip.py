@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from noiserobust.results.manifest import environment
 from noiserobust.rng import Stream
 from noiserobust.times import SECONDS, format_time, parse_time
 
-TENSORS = "chip.safetensors"
+TENSORS = "chip-{}.safetensors"  # of a hash
 MANIFEST = "manifest.json"
 
 
@@ -88,7 +90,7 @@ class Chip(TimedNoise):
         if programmed is None:
             raise InvalidValueError(f"Expected a chip with a weight {name}, but it has {', '.join(self.programmed)}")
         matrix = view.matrix(check_weight(weight).float())
-        if not _alike(matrix, programmed.weight):
+        if not torch.equal(matrix, programmed.weight.to(matrix.device)):
             raise InvalidValueError(
                 f"Expected {name} to be the weight that the chip was programmed with, but it is another; a chip "
                 "belongs to the weights of one training, and is read from clean weights"
@@ -97,11 +99,11 @@ class Chip(TimedNoise):
         return view.restore(noisy, weight.shape).to(weight.dtype)
 
     def save(self, folder: str | Path) -> None:
-        """Write the chip to a folder: ``chip.safetensors`` and, last, ``manifest.json``.
+        """Write the chip to a folder, ``chip-*.safetensors`` and ``manifest.json``; one that is there is replaced.
 
         Raises:
             InvalidValueError: if the folder holds results of another kind.
-            OutputError: if it cannot be written.
+            OutputError: if it cannot be written; a chip that was there is then untouched.
         """
         path = make_folder(Path(folder))
         if (path / MANIFEST).exists():
@@ -110,20 +112,20 @@ class Chip(TimedNoise):
         for name, programmed in self.programmed.items():
             parts = {"weight": programmed.weight, **programmed.state}
             tensors.update({f"{name}/{key}": value.cpu().contiguous() for key, value in parts.items()})
-        with write_errors(path / MANIFEST):
-            (path / MANIFEST).unlink(missing_ok=True)  # a folder with a manifest is whole
-        write_atomic(path / TENSORS, safetensors.torch.save(tensors))
-        manifest = {
-            "schema_version": 1,
-            "kind": "chip",
+        content = safetensors.torch.save(tensors)
+        described: dict[str, Any] = {
             "profile": (self.profile.original or self.profile).content(),
             "overrides": self.profile.overridden(),
             "origin": dict(self.origin),
-            "t": self.t,
-            "sha256": sha256(path / TENSORS),
-            **environment(),
+            "tensors": hashlib.sha256(content).hexdigest(),
         }
-        write_json(path / MANIFEST, manifest)
+        file = path / TENSORS.format(described["tensors"][:16])
+        write_atomic(file, content)
+        manifest = {"schema_version": 1, "kind": "chip", **described, "t": self.t, "sha256": _digest(described)}
+        write_json(path / MANIFEST, {**manifest, **environment()})
+        with write_errors(path):
+            for other in set(path.glob(TENSORS.format("*"))) - {file}:
+                other.unlink()
 
     @classmethod
     def load(cls, folder: str | Path, t: str | float | None = None) -> Self:
@@ -139,15 +141,19 @@ class Chip(TimedNoise):
         """
         path = Path(folder)
         manifest = _read_manifest(path)
-        if not (path / TENSORS).is_file():
-            raise MissingFileError(f"Expected a file {path / TENSORS}, but there is none")
-        if sha256(path / TENSORS) != manifest.get("sha256"):
-            raise InvalidValueError(f"Expected {path / TENSORS} to be the file of its manifest, but its hash differs")
+        described = {key: manifest.get(key) for key in ("profile", "overrides", "origin", "tensors")}
+        if _digest(described) != manifest.get("sha256"):
+            raise InvalidValueError(f"Expected {path / MANIFEST} to be as it was written, but its hash differs")
+        file = path / TENSORS.format(str(described["tensors"])[:16])
+        if not file.is_file():
+            raise MissingFileError(f"Expected a file {file}, but there is none")
+        if sha256(file) != described["tensors"]:
+            raise InvalidValueError(f"Expected {file} to be the file of its manifest, but its hash differs")
         try:
             profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])
             origin = {key: int(manifest["origin"][key]) for key in ("seed", "train_seed", "draw")}
             t = parse_time(manifest["t"] if t is None else t)
-            programmed = _parts(profile, safetensors.torch.load_file(path / TENSORS))
+            programmed = _parts(profile, safetensors.torch.load_file(file))
         except (KeyError, TypeError, ValueError, SafetensorError) as error:
             raise InvalidValueError(f"Expected {path} to hold a chip, but got: {error}") from None
         return cls(profile, programmed, origin, t)
@@ -161,16 +167,14 @@ def program_sites(profile: Profile, sites: Sequence[Site], stream: Stream) -> di
     programmed = {}
     for site in sites:
         matrix = site.view.matrix(check_weight(site.weight()).float())
+        if not torch.isfinite(matrix).all():
+            raise InvalidValueError(f"Expected {site.name} to be finite, but it holds NaN or infinity")
         programmed[site.name] = program(profile, matrix.clone(), stream.child(site.name))
     return programmed
 
 
-def _alike(weight: Tensor, other: Tensor) -> bool:
-    """Return whether two weights are the same, by a few thousand of their numbers: each reading asks this."""
-    if weight.shape != other.shape:
-        return False
-    step = max(weight.numel() // 4096, 1)
-    return torch.equal(weight.flatten()[::step], other.flatten()[::step].to(weight.device))
+def _digest(described: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def fit_device(
         raise InvalidValueError(
             f"Expected more than {2 * (degree + 1) + 2} devices, the number of parameters, but got {devices}"
         )
+    _check_growth(data)
     first = float(data.time_s.min())
     zero = first if t_0 is None else parse_time(t_0)
     drifts = len(np.unique(data.time_s)) > 1
@@ -113,10 +114,28 @@ def fit_device(
         raise InvalidValueError(f"Expected measurements that a drifting device can explain, but the fit got: {failed}")
     parameters = torch.from_numpy(found.x)
     estimates = model.estimates(parameters)
+    _check_spread(estimates, float(targets[-1]))
     _check_drift(estimates)
     goodness = model.goodness(parameters)
-    content = _content(name, technology, data, nodes, model.split(parameters), zero, estimates, goodness)
+    content = _content(name, technology, data, nodes, model.found(parameters), zero, estimates, goodness)
     return Fit(parse_profile(content, f"the fit of {data.source}"), estimates, goodness)
+
+
+def _check_growth(data: Measurements) -> None:
+    """Raise InvalidValueError if conductances do not follow their targets: a sign or a column is wrong, or a device."""
+    spread = float(data.measured_us.std()), float(data.target_us.std())
+    follow = float(np.corrcoef(data.measured_us, data.target_us)[0, 1]) if all(spread) else 0.0
+    if not follow > 0:
+        raise InvalidValueError(
+            f"Expected measured conductances to grow with their targets, but got a correlation of {follow:.2g}"
+        )
+
+
+def _check_spread(estimates: dict[str, Estimate], largest: float) -> None:
+    """Raise InvalidValueError if devices are all alike, for which there is no likelihood."""
+    for name, estimate in estimates.items():
+        if name.startswith("std at") and not estimate.value > 1e-5 * largest:
+            raise InvalidValueError(f"Expected devices that differ, but got a {name} of {estimate.value:.2g}")
 
 
 def _check_drift(estimates: dict[str, Estimate]) -> None:
@@ -158,17 +177,21 @@ def _moments(m: Tensor, s: Tensor, nu: Tensor, spread: Tensor, log_time: Tensor)
     broad = (spread * log_time).square()
     first = m * torch.exp(-nu * log_time + broad / 2)
     second = (m.square() + s.square()) * torch.exp(-2 * nu * log_time + 2 * broad)
-    return first, (second - first.square()).clamp(min=1e-12)
+    return first, torch.maximum(second - first.square(), 1e-12 * second)
 
 
 class _Model:
-    """The likelihood; parameters are the mean and the logarithm of the std at each node, then of nu."""
+    """The likelihood; parameters are the mean and the logarithm of the std at each node, then of nu.
+
+    Conductances are in units of the largest target, so that it does not matter in which they were measured.
+    """
 
     def __init__(self, data: Measurements, nodes: Tensor, t_0: float, drifts: bool) -> None:
-        self.y = torch.from_numpy(data.measured_us)
-        self.x = torch.from_numpy(data.target_us)
+        self.unit = float(data.target_us.max())
+        self.y = torch.from_numpy(data.measured_us) / self.unit
+        self.x = torch.from_numpy(data.target_us) / self.unit
         self.log_time = torch.log1p(torch.from_numpy(data.time_s) / t_0)
-        self.basis = _lagrange(self.x, nodes)
+        self.basis = _lagrange(self.x, nodes / self.unit)
         self.nodes = nodes
         self.drifts = drifts
         self.device = data.device
@@ -186,6 +209,11 @@ class _Model:
         zero = p.new_zeros(())
         nu, spread = (p[2 * n], p[2 * n + 1].exp()) if self.drifts else (zero, zero)
         return p[:n], p[n : 2 * n].exp(), nu, spread
+
+    def found(self, p: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what :meth:`split` does, conductances in µS."""
+        mean, std, nu, spread = self.split(p)
+        return mean * self.unit, std * self.unit, nu, spread
 
     def moments(self, p: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of each observation."""
@@ -233,8 +261,9 @@ class _Model:
         names += ["drift exponent mean", "drift exponent std"] if self.drifts else []
         found = {}
         for name, value, error in zip(names, p.tolist(), errors.tolist(), strict=True):
-            ends = value, value - error, value + error
-            found[name] = Estimate(*(map(math.exp, ends) if "std" in name else ends))
+            ends = [value, value - error, value + error]
+            ends = [math.exp(e) for e in ends] if "std" in name else ends
+            found[name] = Estimate(*(e * self.unit if name.endswith("uS") else e for e in ends))
         return found
 
     def goodness(self, p: Tensor) -> dict[str, float | int | None]:

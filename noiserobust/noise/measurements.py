@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,12 +68,24 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines with more fields than the header
-            table = pd.read_csv(path, skipinitialspace=True, compression=None, index_col=False, dtype=str)
+            # Nothing is left out: lines are counted for errors, and NA may be the name of a device.
+            table = pd.read_csv(
+                path,
+                skipinitialspace=True,
+                compression=None,
+                index_col=False,
+                dtype=str,
+                skip_blank_lines=False,
+                keep_default_na=False,
+            )
     except FileNotFoundError:
         raise MissingFileError(f"Expected a file {path}, but there is none") from None
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, pd.errors.ParserWarning):
+            reason = "lines with more fields than the first line, which should be the header"
         raise InvalidValueError(f"Expected {path} to be a CSV file with a header, but got: {reason}") from None
+    table = table[(table != "").any(axis=1)] if len(table.columns) > 1 else table
     found = {}
     for column in table.columns:
         name, _, own = str(column).strip().lower().partition("_")
@@ -85,7 +98,8 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
         found[name] = (column, own)
     if missing := [name for name in _COLUMNS[:3] if name not in found]:
         raise InvalidValueError(
-            f"Expected {path} to have the columns target, measured and time, but {missing[0]} is missing"
+            f"Expected {path} to have the columns target, measured and time, separated by commas, but {missing[0]} is "
+            f"missing from {', '.join(map(str, table.columns))!r}"
         )
     if not len(table):
         raise InvalidValueError(f"Expected {path} to hold measurements, but it has a header only")
@@ -98,8 +112,8 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
     device = None
     if "device" in found:
         names = table[found["device"][0]]
-        if names.isna().any():
-            line = int(np.flatnonzero(names.isna())[0]) + 2
+        if (names == "").any():
+            line = int(names.index[names == ""][0]) + 2
             raise InvalidValueError(f"Expected device in line {line} of {path} to be a name, but got nothing")
         device = names.to_numpy(dtype=str)
     return Measurements(target, measured, times, device, path.name, sha256(path))
@@ -111,7 +125,7 @@ def _conductances(path: Path, column: pd.Series[Any], name: str, unit: str | Non
             f"Expected the unit of {name} in {path} in its header, such as {name}_us, or by `--unit`, but got none"
         )
     factor = MICROSIEMENS[check_choice(f"unit of {name}", unit, MICROSIEMENS)]
-    return np.array([_number(path, line, name, text) for line, text in enumerate(column, start=2)]) * factor
+    return np.array([_number(path, line, name, text) for line, text in _lines(column)]) * factor
 
 
 def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.float64]:
@@ -137,7 +151,12 @@ def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.f
             )
         return number * factor
 
-    return np.array([seconds(line, text) for line, text in enumerate(column, start=2)])
+    return np.array([seconds(line, text) for line, text in _lines(column)])
+
+
+def _lines(column: pd.Series[Any]) -> Iterator[tuple[int, object]]:
+    """Yield the line of the file and the text of each cell."""
+    return ((row + 2, text) for row, text in zip(column.index.tolist(), column, strict=True))
 
 
 def _number(path: Path, line: int, name: str, text: object) -> float:
@@ -146,6 +165,6 @@ def _number(path: Path, line: int, name: str, text: object) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or abs(number) > _LARGEST:
-        got = repr(text) if isinstance(text, str) else "nothing"
+        got = repr(text) if text else "nothing"
         raise InvalidValueError(f"Expected {name} in line {line} of {path} to be a finite number, but got {got}")
     return number

@@ -357,8 +357,8 @@ def _tile(name: str, value: Any) -> Tile:
 
 def _bits(name: str, value: object) -> float:
     bits = check_integer(name, value, minimum=0)
-    if bits > 24:
-        raise InvalidValueError(f"Expected `{name}` to be at most 24, but got {bits}")
+    if not 2 <= (bits or 2) <= 24:
+        raise InvalidValueError(f"Expected `{name}` to be 2 to 24, or 0 for none, but got {bits}")
     return bits
 
 

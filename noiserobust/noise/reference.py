@@ -78,7 +78,7 @@ def per_group(matrix: Tensor, statistic: Statistic, granularity: str, tile: Tile
         return statistic(matrix)
     if granularity == "tensor":
         return statistic(matrix.reshape(1, -1))
-    rows, columns = tile
+    rows, columns = (min(size, 1 << 31) for size in tile)  # larger than any weight
     result = torch.empty_like(matrix)
     for source, target in zip(matrix.split(rows, dim=1), result.split(rows, dim=1), strict=True):
         if granularity == "column":

@@ -88,6 +88,8 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
         InvalidValueError: if nothing is selected, a pattern matches nothing, or a weight cannot be changed in place
             (sharded, meta or lazy tensors, weights computed by the old hook-based ``weight_norm`` and ``prune``).
     """
+    if not isinstance(model, nn.Module):
+        raise InvalidValueError(f"Expected `model` to be a module, but got {type(model).__name__}")
     sites: dict[tuple[int, int | str], Site] = {}
     names = []
     crossbar = []

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from typing_extensions import Self
 
+from noiserobust.errors import InvalidValueError
 from noiserobust.noise.base import Noise
 from noiserobust.noise.profiles import Profile
 from noiserobust.noise.sites import Site
@@ -24,6 +25,10 @@ class TimedNoise(Noise):
     level_name: ClassVar[str] = "t"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.profile, Profile):
+            raise InvalidValueError(
+                f"Expected `profile` to be a profile, as from_profile takes it by name, but got {self.profile!r}"
+            )
         object.__setattr__(self, "t", parse_time(self.t))
         self.profile.check_time(self.t)
 

@@ -70,6 +70,11 @@ def test_a_device_without_read_noise_drifts_as_a_power_of_time():
         torch.testing.assert_close(on_chip(model, chip.at(t))["weight"], expected, rtol=1e-5, atol=1e-7)
 
 
+def tensors(folder):
+    (path,) = folder.glob("chip-*.safetensors")
+    return path
+
+
 def test_a_chip_survives_the_disk(tmp_path):
     model = network()
     settings = {"granularity": "tile", "tile": (4, 4), "converter": "dual_pair", "factors": [1, 3]}
@@ -83,7 +88,7 @@ def test_a_chip_survives_the_disk(tmp_path):
     manifest = json.loads((tmp_path / "chip/manifest.json").read_text())
     assert manifest["origin"] == {"seed": 5, "train_seed": 0, "draw": 6}
     assert manifest["profile"]["name"] == "pcm-nandakumar-2019"
-    assert sorted(p.name for p in (tmp_path / "chip").iterdir()) == ["chip.safetensors", "manifest.json"]
+    assert sorted(p.name for p in (tmp_path / "chip").iterdir()) == [tensors(tmp_path / "chip").name, "manifest.json"]
 
 
 def test_spoilt_chips_are_refused(tmp_path):
@@ -91,16 +96,18 @@ def test_spoilt_chips_are_refused(tmp_path):
     with pytest.raises(MissingFileError, match=r"Expected a file .*manifest\.json"):
         nr.Chip.load(folder)
     nr.DeviceNoise.from_profile("reram-wan-2022").program(network()).save(folder)
-    whole, manifest = (folder / "chip.safetensors").read_bytes(), (folder / "manifest.json").read_text()
+    file = tensors(folder)
+    whole, manifest = file.read_bytes(), (folder / "manifest.json").read_text()
     for content in (whole[:-1], whole[:-4] + b"\0\0\0\1", b""):
-        (folder / "chip.safetensors").write_bytes(content)
+        file.write_bytes(content)
         with pytest.raises(InvalidValueError, match="to be the file of its manifest"):
             nr.Chip.load(folder)
-    (folder / "chip.safetensors").unlink()
-    with pytest.raises(MissingFileError, match=r"chip\.safetensors, but there is none"):
+    file.unlink()
+    with pytest.raises(MissingFileError, match=r"\.safetensors, but there is none"):
         nr.Chip.load(folder)
-    (folder / "chip.safetensors").write_bytes(whole)
-    for change in ({"kind": "evaluation"}, {"schema_version": 2}, {"origin": {}}, {"profile": {}}, {"overrides": 3}):
+    file.write_bytes(whole)
+    changes = [{"kind": "evaluation"}, {"schema_version": 2}, {"origin": {}}, {"profile": {}}, {"overrides": 3}]
+    for change in [*changes, {"overrides": {"g_max_us": 20.0}}, {"origin": {"seed": 1, "train_seed": 0, "draw": 0}}]:
         (folder / "manifest.json").write_text(json.dumps({**json.loads(manifest), **change}))
         with pytest.raises(InvalidValueError, match="Expected"):
             nr.Chip.load(folder)
@@ -122,18 +129,45 @@ def test_a_chip_keeps_its_time_and_takes_no_other_results_place(tmp_path):
     assert [p.name for p in evaluation.iterdir()] == ["manifest.json"]
 
 
-def test_a_full_disk_leaves_no_chip_that_looks_whole(tmp_path, monkeypatch):
-    chip = nr.DeviceNoise.from_profile("reram-wan-2022").program(network())
-    chip.save(tmp_path)
+@pytest.mark.parametrize("writes", ["write_atomic", "write_json"])
+def test_a_full_disk_leaves_the_chip_that_was_there(tmp_path, monkeypatch, writes):
+    model, noise = network(), nr.DeviceNoise.from_profile("pcm-hermes-2")
+    old, new = noise.program(model), noise.program(model, seed=1)
+    old.save(tmp_path)
 
     def full(*_):
         raise OutputError("Expected to be able to write, but got: No space left on device")
 
-    monkeypatch.setattr("noiserobust.noise.chip.write_json", full)
-    with pytest.raises(OutputError, match="No space left"):
-        chip.save(tmp_path)
-    with pytest.raises(MissingFileError):
-        nr.Chip.load(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"noiserobust.noise.chip.{writes}", full)
+        with pytest.raises(OutputError, match="No space left"):
+            new.save(tmp_path)
+    assert same(on_chip(model, nr.Chip.load(tmp_path)), on_chip(model, old))
+    new.save(tmp_path)
+    assert same(on_chip(model, nr.Chip.load(tmp_path)), on_chip(model, new))
+    tensors(tmp_path)  # one file is left
+
+
+def test_weights_that_are_no_numbers_are_not_programmed():
+    model = network()
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(InvalidValueError, match=r"Expected .*weight to be finite, but it holds NaN"):
+        nr.DeviceNoise.from_profile("pcm-hermes-2").program(model)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: nr.DeviceNoise.from_profile("pcm-hermes-2").program(None), "`model` to be a module, but got NoneType"),
+        (lambda: nr.DeviceNoise.from_profile("pcm-hermes-2").program(network(), draw=-1), "`draw` to be an integer"),
+        (lambda: nr.DeviceNoise("pcm-hermes-2"), "`profile` to be a profile, as from_profile takes it by name"),
+        (lambda: nr.DeviceNoise.from_profile("pcm-hermes-2", adc_bits=1), "`.*adc_bits` to be 2 to 24, or 0 for none"),
+    ],
+)
+def test_slips_are_named(call, said):
+    with pytest.raises(InvalidValueError, match=said):
+        call()
 
 
 def test_a_chip_belongs_to_its_weights():

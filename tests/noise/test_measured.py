@@ -202,7 +202,7 @@ def write(frame, path):
     ("content", "said"),
     [
         ("", "to be a CSV file with a header, but got"),
-        ("target_us,measured_us\n1,2\n", "columns target, measured and time, but time is missing"),
+        ("target_us,measured_us\n1,2\n", "but time is missing from 'target_us, measured_us'"),
         ("target_us,measured_us,time_s\n", "to hold measurements, but it has a header only"),
         ("target_us,measurd_us,time_s\n1,2,3\n", "did you mean 'measured'"),
         ("target_us,target_ns,measured_us,time_s\n1,2,3,4\n", "each once, but got 'target_ns'"),
@@ -219,6 +219,8 @@ def write(frame, path):
             "device in line 3 of .* to be a name, but got nothing",
         ),
         ("target_us,measured_us,time_s,device\n" + "1,2,3,a\n2,2,3,b\n" * 9, "more than 6 devices, .*, but got 2"),
+        ("target_us;measured_us;time_s\n1;2;3\n", "separated by commas|did you mean"),
+        ("target_us,measured_us,time_s\n1,2,3\n\n1,nan,3\n", r"measured in line 4 of .* but got 'nan'"),
         ("target_us,measured_us,time_s\n1,abc,3\n", r"measured in line 2 of .* but got 'abc'"),
         ("target_us,measured_us,time_s\n-1,2,3\n", "Expected targets in .* to be >= 0, but got -1"),
         ("target_us,measured_us,time_s\n1,2,0\n", "to be > 0, since programming, but got 0"),
@@ -239,6 +241,36 @@ def test_files_are_checked(tmp_path, capsys, content, said):
     assert not (tmp_path / "out").exists()
 
 
+def test_units_do_not_matter(tmp_path):
+    found = fit(tmp_path, table(1))
+    tiny = table(1).assign(target_us=lambda t: t.target_us * 1e-6, measured_us=lambda t: t.measured_us * 1e-6)
+    again = fit(tmp_path, tiny)
+    for one, other in zip(found.estimates.items(), again.estimates.items(), strict=True):
+        factor = 1e-6 if one[0].endswith("uS") else 1.0
+        got, wanted = ([e.value, e.low, e.high] for e in (other[1], one[1]))
+        assert np.allclose(got, np.multiply(wanted, factor), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda measured, target: 0 * measured, "to grow with their targets, but got a correlation of 0"),
+        (lambda measured, target: -measured, "to grow with their targets, but got a correlation of -0.9"),
+        (lambda measured, target: target, "Expected devices that differ, but got a std at"),
+    ],
+)
+def test_measurements_of_no_device_are_refused(tmp_path, change, said):
+    frame = table(times=TIMES[:1])
+    with pytest.raises(InvalidValueError, match=said):
+        fit(tmp_path, frame.assign(measured_us=change(frame.measured_us, frame.target_us)))
+
+
+def test_a_device_may_be_called_na(tmp_path):
+    path = tmp_path / "m.csv"
+    table(n=50).assign(device=lambda t: t.device.map(lambda d: "NA" if d == 7 else f"d{d}")).to_csv(path, index=False)
+    assert (read_measurements(path).device == "NA").sum() == 3
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"Expected a file .*none\.csv"):
         read_measurements(tmp_path / "none.csv")
@@ -256,6 +288,14 @@ def test_the_command_writes_profile_and_picture(tmp_path, capsys):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert main(["profiles", "show", str(out)]) == 0
     assert "backend: measured" in capsys.readouterr().out
+    assert main(["profiles", "fit", str(path), "--out", "pcm-hermes-2.yaml"]) == 2
+    assert "a new name, but 'pcm-hermes-2' is a profile's already" in capsys.readouterr().err
+    before = out.read_bytes()
+    out.with_suffix(".png").unlink()
+    out.with_suffix(".png").mkdir()
+    assert main(["profiles", "fit", str(path), "--out", str(out), "--degree", "1"]) == 2
+    assert "Expected to be able to write" in capsys.readouterr().err
+    assert out.read_bytes() == before
     assert main(["profiles", "fit", str(path)]) == 2
     assert "Expected `out` to end in .yaml, but got nothing" in capsys.readouterr().err
     assert main(["profiles", "fit"]) == 2
