@@ -46,6 +46,9 @@ def add_evaluate(parser: ArgumentParser) -> None:
         help="severities: sigma or b as a fraction of the largest weight of a filter, or times (1s 1h 1d 1y); "
         "clean is without noise",
     )
+    parser.add_argument(
+        "--metrics", type=str, nargs="+", default=["accuracy"], help="accuracy, top5, loss or file.py:callable"
+    )
     parser.add_argument("--draws", type=int, default=10, help="noise draws (chips) for each file and level, >= 1")
     parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
     parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")

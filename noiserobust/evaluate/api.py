@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from noiserobust.data.registry import default_normalize
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
+from noiserobust.evaluate.metrics import parse_metrics
 from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
@@ -34,6 +35,7 @@ def evaluate(
     seed: int = 0,
     precision: str = "fp32",
     device: str = "auto",
+    metrics: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = "accuracy",
     method: str = "model",
     train_seeds: Sequence[int] | None = None,
     normalize: str | Normalize = "auto",
@@ -50,7 +52,9 @@ def evaluate(
     Args:
         models: one model, or several trainings of one method (one a train seed); left unchanged.
         data: ``(x, y)`` tensors or arrays, x of shape (N, C, H, W) or (N, features), uint8 (scaled to [0, 1]) or
-            floating, y integer labels (N,); or a DataLoader of such batches, of which x may also be integer tokens.
+            floating, y integer labels (N,); or a DataLoader of such batches, of which x may also be integer tokens, or
+            of dictionaries, which the model takes by name, but for ``labels``. Targets are labels for the metrics that
+            are names, and anything for others.
         noise: the noise; the same object the trainer takes.
         levels: severities, numbers or text (``"1d"`` for a device); ``0`` and ``"clean"`` mean without
             noise. By default the noise's own level.
@@ -58,6 +62,10 @@ def evaluate(
         seed: root seed of the chips, >= 0. Draw k is the same chip at every level and for every method.
         precision: ``"fp32"``, or ``"bf16"`` for autocast.
         device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda:0"``, ...
+        metrics: what is measured, one or several of ``"accuracy"``, ``"top5"`` (percent), ``"loss"`` (cross-entropy,
+            nats), ``"file.py:callable"``, or functions of the outputs and targets of a batch that return a sum and a
+            count: the value is the ratio of the totals, or what an attribute ``finish`` of the function makes of
+            them. Sums and counts may be tensors, one element a class say, of whose ratios the mean is taken.
         method: name of the method in the results.
         train_seeds: the train seed of each model, by default 0, 1, ...
         normalize: from stored values to network inputs: ``"none"``, ``"cifar10"``, ``"m,m,m/s,s,s"``, ...;
@@ -97,7 +105,7 @@ def evaluate(
         raise InvalidValueError(f"Expected `calibration` to be a nr.Calibration, but got {calibration!r}")
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
     plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
-    forward = make_forward(data, normalize, device, precision, batch_size)
+    forward = make_forward(data, normalize, device, precision, batch_size, metrics)
     if out is None:
         return as_result(run(subjects, forward, plan, progress=progress))
     hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
@@ -106,7 +114,12 @@ def evaluate(
 
 
 def make_forward(
-    data: Data, normalize: str | Normalize, device: str, precision: str, batch_size: int | None
+    data: Data,
+    normalize: str | Normalize,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    metrics: object = "accuracy",
 ) -> Forward:
     """Return the forward pass over a data set.
 
@@ -115,7 +128,8 @@ def make_forward(
     """
     if batch_size is not None:
         check_integer("batch_size", batch_size, minimum=1)
-    examples = as_data(data)
+    measured = parse_metrics(metrics)
+    examples = as_data(data, measured)
     if normalize == "auto":
         normalize = default_normalize(examples.name) if isinstance(examples, ArrayData) else "none"
     return Forward(
@@ -124,6 +138,7 @@ def make_forward(
         pick_device(device),
         check_choice("precision", precision, PRECISIONS),
         batch_size,
+        measured,
     )
 
 
@@ -173,10 +188,16 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
         **({} if not plan.analog else _tiles(sites, forward)),
+        **({} if [m.name for m in forward.metrics] == ["accuracy"] else {"metrics": _metrics(forward)}),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),
     }
+
+
+def _metrics(forward: Forward) -> list[dict[str, str]]:
+    hashes = [{} if m.code_sha256 is None else {"code_sha256": m.code_sha256} for m in forward.metrics]
+    return [{"name": m.name, **h} for m, h in zip(forward.metrics, hashes, strict=True)]
 
 
 def _tiles(sites: Sequence[Site], forward: Forward) -> dict[str, list[str]]:

@@ -47,6 +47,7 @@ class EvaluateConfig:
         calibrate: what is done to each chip first: ``batchnorm``, ``layer`` or ``column``; by default nothing.
         reads: how often a device is read: once a ``pass`` over the data, or anew for each ``batch``.
         analog: whether layers are simulated as full analog tiles.
+        metrics: what is measured: ``accuracy``, ``top5``, ``loss`` or file.py:callable.
         examples: how many test examples are used, the first of a fixed random order; by default all.
         calibration_examples: how many training examples it takes, >= 2.
     """
@@ -69,6 +70,7 @@ class EvaluateConfig:
     reads: str = "pass"
     analog: bool = False
     examples: int | None = None
+    metrics: Sequence[str] = ("accuracy",)
 
 
 def evaluate_files(
@@ -97,7 +99,7 @@ def evaluate_files(
     subjects = _subjects(files, model, config.method)
     normalize = config.normalize or _trained_normalize(files) or "auto"
     data = _some(load_data(config.data, "test", download=download), config)
-    forward = make_forward(data, normalize, config.device, config.precision, config.batch_size)
+    forward = make_forward(data, normalize, config.device, config.precision, config.batch_size, config.metrics)
     weights = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
         for s, w in zip(subjects, files, strict=True)

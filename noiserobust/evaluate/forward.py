@@ -1,10 +1,10 @@
-"""Forward passes over a data set: batches, device, precision, memory layout."""
+"""Passes over a data set: batches, device, memory layout, what is measured of the outputs."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,20 @@ from torch.utils.data import DataLoader
 
 from noiserobust.data.arrays import ArrayData, from_arrays
 from noiserobust.errors import InvalidValueError
-from noiserobust.models.scores import class_scores, kind_of
+from noiserobust.evaluate.metrics import METRICS, Metric, batch_sums
+from noiserobust.evaluate.networks import Network, as_it_is, fastest
+from noiserobust.models.scores import class_scores, kind_of, outputs
+from noiserobust.noise.sites import Site
 from noiserobust.rng import Stream
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Any]
+"""Inputs, a tensor or a dictionary of arguments, and targets."""
+
 Around = Callable[[int], AbstractContextManager[Any]]
 Data = ArrayData | DataLoader[Any] | tuple[Any, Any]
-"""What can be evaluated on: arrays or tensors ``(x, y)``, or a loader of such batches."""
+"""What can be evaluated on: arrays or tensors ``(x, y)``, or a loader of such batches or of dictionaries."""
+
+LABELS = "labels"
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,15 +54,16 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Forward:
-    """Runs models over one data set and counts right answers.
+    """Runs networks over one data set and measures their outputs.
 
     Args:
         data: labelled examples; a loader is gone through anew for each pass.
         normalize: from stored values to network inputs.
         device: where to compute.
-        precision: ``"fp32"`` (inputs are cast to the weights' own dtype), or ``"bf16"`` for autocast.
+        precision: ``"fp32"`` (inputs are cast to the weights' own dtype), or ``"bf16"``.
         batch_size: examples a pass through the network, for arrays; by default 100 on a CPU, where small batches stay
             in cache, and 1000 elsewhere.
+        metrics: what is measured.
     """
 
     data: ArrayData | DataLoader[Any]
@@ -63,6 +71,7 @@ class Forward:
     device: torch.device
     precision: str = "fp32"
     batch_size: int | None = None
+    metrics: tuple[Metric, ...] = (METRICS["accuracy"],)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Return a copy of a model in evaluation mode, on the device, convolutions channels-last."""
@@ -71,42 +80,52 @@ class Forward:
             placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
 
-    def accuracy(self, model: nn.Module, around: Around = lambda batch: nullcontext()) -> tuple[float, int]:
-        """Return the percentage of right answers of a placed model and the number of examples.
+    def network(self, model: nn.Module, sites: Sequence[Site] = ()) -> Network:
+        """Return a placed model as it is run: with sites, the noisy weights, the fastest way; else as it is."""
+        if not sites:
+            return as_it_is(model, self.precision)
+        return fastest(model, sites, self.precision, self._few)
+
+    def measure(self, network: Network, around: Around = lambda batch: nullcontext()) -> tuple[dict[str, float], int]:
+        """Return the value of each metric by name, and the number of examples.
 
         Args:
-            model: from :meth:`place`.
+            network: from :meth:`network`.
             around: returns a context for the pass of each batch, counted from 0.
 
         Raises:
-            InvalidValueError: if the data do not fit the model.
+            InvalidValueError: if the data do not fit the model, or the model's outputs a metric.
         """
-        right, undefined = torch.zeros((2,), dtype=torch.int64, device=self.device)
-        total = 0
-        dtype = _dtype(model)
-        with torch.inference_mode(), self.autocast(), self._same_randomness():
+        sums: list[tuple[Tensor, Tensor]] = []
+        undefined, examples = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        classifies = any(metric.classifies for metric in self.metrics)
+        with torch.inference_mode(), network.precision(), self._same_randomness():
             for number, (x, y) in enumerate(self._stored_batches()):
-                # Labels are stored on the CPU: checking them waits for no device.
                 with around(number):
-                    output = class_scores(model, self._prepared(x, dtype), y)
-                undefined += output.isnan().any(dim=1).sum()
-                right += (output.argmax(dim=1) == y.to(self.device, non_blocking=True)).sum()
-                total += len(y)
-        if not total:
+                    output = outputs(network, self._prepared(x, network.dtype))
+                if classifies:
+                    scores = class_scores(output, y)
+                    undefined += scores.isnan().any(dim=1).sum()
+                target = _to(y, self.device)
+                found = [batch_sums(m, scores if m.classifies else output, target) for m in self.metrics]
+                # The metrics' sums stay on the device: nothing waits for it before the end.
+                sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)] if sums else found
+                examples += _length(x)
+        if not examples:
             raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
         if undefined:
             raise InvalidValueError(
-                f"Expected the model's scores to be numbers, but they are NaN for {undefined.item()} of {total} "
+                f"Expected the model's scores to be numbers, but they are NaN for {undefined.item()} of {examples} "
                 "examples; is the noise or the data out of all proportion?"
             )
-        return 100.0 * right.item() / total, total
+        return {m.name: m.value(*s) for m, s in zip(self.metrics, sums, strict=True)}, examples
 
-    def prepared(self, x: Tensor, model: nn.Module) -> Tensor:
+    def prepared(self, x: Tensor, model: nn.Module) -> Any:
         """Return stored inputs as a placed model takes them."""
-        return self._prepared(x, _dtype(model))
+        return self._prepared(x, as_it_is(model, "fp32").dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context in which passes have the precision."""
+        """Return a context in which passes of a placed model have the precision."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def describe_data(self) -> dict[str, Any]:
@@ -115,18 +134,27 @@ class Forward:
             return {"sha256": self.data.sha256(), "n_examples": len(self.data)}
         digest, total = hashlib.sha256(), 0
         with self._same_randomness():
-            for batch in self._stored_batches():
-                total += len(batch[1])
-                for tensor in batch:
+            for x, y in self._stored_batches():
+                total += _length(x)
+                for tensor in (*_tensors(x), *_tensors(y)):
                     digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
                     digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return {"sha256": digest.hexdigest(), "n_examples": total}
+
+    def _few(self, dtype: torch.dtype) -> list[Any]:
+        """Return batches of the first inputs, on the device."""
+        with self._same_randomness():
+            x, _ = next(iter(self._stored_batches()))
+        return [self._prepared(_first(x, n), dtype) for n in (32, 3)]
 
     def _same_randomness(self) -> AbstractContextManager[Any]:
         # A loader that shuffles or augments has to do the same for every chip, or comparisons are not paired.
         return Stream(0, "loader").as_torch_default() if isinstance(self.data, DataLoader) else nullcontext()
 
-    def _prepared(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def _prepared(self, x: Any, dtype: torch.dtype) -> Any:
+        if isinstance(x, Mapping):
+            moved = {name: _to(value, self.device) for name, value in x.items()}
+            return {n: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in moved.items()}
         x = x.to(self.device, non_blocking=True)
         if x.is_floating_point() or x.dtype == torch.uint8:  # other integers are tokens
             x = self.normalize(x).to(dtype)
@@ -140,12 +168,12 @@ class Forward:
         return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-
-
-def as_data(data: Data) -> ArrayData | DataLoader[Any]:
+def as_data(data: Data, metrics: Sequence[Metric] = (METRICS["accuracy"],)) -> ArrayData | DataLoader[Any]:
     """Return what can be evaluated on as checked arrays or a loader.
+
+    Args:
+        data: arrays, or a loader.
+        metrics: what will be measured: where nothing is classified, targets may be anything.
 
     Raises:
         InvalidValueError: if it is neither.
@@ -153,17 +181,42 @@ def as_data(data: Data) -> ArrayData | DataLoader[Any]:
     if isinstance(data, (ArrayData, DataLoader)):
         return data
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        return from_arrays(data[0], data[1], "data")
+        x, y = data
+        if not any(m.classifies for m in metrics) and all(isinstance(v, Tensor) and v.ndim for v in data):
+            if len(x) != len(y):
+                raise InvalidValueError(f"Expected as many targets as inputs in `data`, but got {len(y)} and {len(x)}")
+            return DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=100)
+        return from_arrays(x, y, "data")
     raise InvalidValueError(f"Expected `data` to be (x, y) or a DataLoader, but got {type(data).__name__}")
 
 
 def _pair(batch: Any) -> Batch:
+    if isinstance(batch, Mapping) and any(isinstance(value, Tensor) for value in batch.values()):
+        # What a network of a library takes by name; its labels are the target, without them all of it is.
+        return {name: value for name, value in batch.items() if name != LABELS}, batch.get(LABELS, batch)
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, Tensor) for b in batch):
-        got = kind_of(batch)
-        raise InvalidValueError(f"Expected the batches of `data` to be pairs of tensors (x, y), but got {got}")
-    x, y = batch
-    if y.ndim != 1 or y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
         raise InvalidValueError(
-            f"Expected the labels of `data` to be integers of shape ({len(x)},), but got {kind_of(y)}, {y.dtype}"
+            f"Expected the batches of `data` to be pairs of tensors (x, y) or dictionaries, but got {kind_of(batch)}"
         )
-    return x, y
+    return batch[0], batch[1]
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _to(part, device) for name, part in value.items()}
+    return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    values = [value[name] for name in sorted(value)] if isinstance(value, Mapping) else [value]
+    return [v for v in values if isinstance(v, Tensor)]
+
+
+def _first(value: Any, number: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _first(part, number) for name, part in value.items()}
+    return value[:number] if isinstance(value, Tensor) and value.ndim else value
+
+
+def _length(x: Any) -> int:
+    return len(_tensors(x)[0])

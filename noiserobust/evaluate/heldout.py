@@ -37,7 +37,7 @@ def held_out_score(
 
     def score(model: nn.Module) -> tuple[float, float]:
         placed = forward.place(model)
-        clean = forward.accuracy(placed)[0]
+        clean = forward.measure(forward.network(placed))[0]["accuracy"]
         return clean, mean_accuracy(placed, forward, noise, bank) if noise.level else clean
 
     return score

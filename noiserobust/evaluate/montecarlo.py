@@ -15,15 +15,15 @@ from tqdm import tqdm
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration, Calibrator
 from noiserobust.evaluate.forward import Around, Forward
+from noiserobust.evaluate.networks import Network
 from noiserobust.noise.base import CLEAN, Noise, chip_stream
 from noiserobust.noise.sites import Select, Site, find_sites
 from noiserobust.noise.timed import TimedNoise
-from noiserobust.perturb import displaced, noisy_weights
+from noiserobust.perturb import noisy_weights
 from noiserobust.results.store import Row, as_frame
 from noiserobust.results.summary import summarize
 from noiserobust.rng import Stream
 
-METRIC = "accuracy"
 READS = ("pass", "batch")
 
 
@@ -173,10 +173,13 @@ def run(
         InvalidValueError: if data, weights or noise do not fit together.
     """
     rows = list(done)
-    finished = {_identity(row) for row in rows}
     tasks = plan.tasks()
+    have = {(*_identity(row), row["metric"]) for row in rows}
+    finished = {_identity(row) for row in rows}
+    for metric in forward.metrics:  # a draw is finished if it has all of its rows
+        finished &= {_identity(row) for row in rows if row["metric"] == metric.name}
     with tqdm(
-        total=len(subjects) * len(tasks), initial=len(rows), unit="draw", disable=None if progress else True
+        total=len(subjects) * len(tasks), initial=len(finished), unit="draw", disable=None if progress else True
     ) as bar:
         for subject in subjects:
             missing = [
@@ -184,10 +187,13 @@ def run(
                 for t in tasks
                 if (subject.method, subject.train_seed, subject.weights, t[0].value, t[1]) not in finished
             ]
-            for row in _draws(subject, forward, plan, missing):
-                if keep:
-                    keep(row)
-                rows.append(row)
+            for found in _draws(subject, forward, plan, missing):
+                for row in found:
+                    if (*_identity(row), row["metric"]) in have:
+                        continue
+                    if keep:
+                        keep(row)
+                    rows.append(row)
                 bar.update()
     return rows
 
@@ -195,10 +201,11 @@ def run(
 def mean_accuracy(model: nn.Module, forward: Forward, noise: Noise, streams: Sequence[Stream]) -> float:
     """Return the mean accuracy in percent of a placed model over one chip for each stream."""
     sites = find_sites(model)
-    values = []
+    network = forward.network(model)
+    values: list[float] = []
     for stream in streams:
-        with displaced(noisy_weights(sites, noise, stream)):
-            values.append(forward.accuracy(model)[0])
+        with network.on(noisy_weights(sites, noise, stream)):
+            values += forward.measure(network)[0].values()
     return sum(values) / len(values)
 
 
@@ -207,7 +214,8 @@ def as_result(rows: Sequence[Row]) -> EvaluationResult:
     return EvaluationResult(as_frame(rows))
 
 
-def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple[Level, int]]) -> Iterator[Row]:
+def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple[Level, int]]) -> Iterator[list[Row]]:
+    """Yield the rows of each draw, one a metric."""
     if not tasks:
         return
     model = subject.load()
@@ -219,6 +227,7 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
     if plan.calibration:
         with forward.autocast():
             calibrator = Calibrator(model, sites, plan.calibration, lambda x: forward.prepared(x, model))
+    network = forward.network(model, () if plan.calibration or plan.analog else sites)
     analog = None
     if plan.analog and isinstance(plan.noise, TimedNoise):
         from noiserobust.evaluate.analog import AnalogModel
@@ -228,31 +237,34 @@ def _draws(subject: Subject, forward: Forward, plan: Plan, tasks: Sequence[tuple
         stream = chip_stream(plan.seed, subject.train_seed, draw)
         if analog:
             with analog.on_chip(level.noise, stream) as tiles:
-                value, n_examples = forward.accuracy(tiles)
+                values, n_examples = forward.measure(forward.network(tiles))
         elif plan.reads == "batch" and isinstance(level.noise, TimedNoise):
-            value, n_examples = forward.accuracy(model, _reading(level.noise.on_chip(sites, stream), sites, stream))
+            chip = level.noise.on_chip(sites, stream)
+            values, n_examples = forward.measure(network, _reading(network, chip, sites, stream))
         else:
-            chip = displaced(noisy_weights(sites, level.noise, stream) if level.noise else ())
             calibrated = calibrator.calibrated(forward.autocast) if calibrator and level.noise else nullcontext()
-            with chip, calibrated:
-                value, n_examples = forward.accuracy(model)
-        yield {
-            "method": subject.method,
-            "train_seed": subject.train_seed,
-            "weights": subject.weights,
-            "noise": plan.noise_name,
-            "level_name": plan.noise.level_name,
-            "level": level.value,
-            "draw": draw,
-            "metric": METRIC,
-            "value": value,
-            "n_examples": n_examples,
-        }
+            with network.on(noisy_weights(sites, level.noise, stream) if level.noise else ()), calibrated:
+                values, n_examples = forward.measure(network)
+        yield [
+            {
+                "method": subject.method,
+                "train_seed": subject.train_seed,
+                "weights": subject.weights,
+                "noise": plan.noise_name,
+                "level_name": plan.noise.level_name,
+                "level": level.value,
+                "draw": draw,
+                "metric": metric,
+                "value": value,
+                "n_examples": n_examples,
+            }
+            for metric, value in values.items()
+        ]
 
 
-def _reading(chip: Noise, sites: Sequence[Site], stream: Stream) -> Around:
-    """Return what puts the model on a chip for one batch, read anew."""
-    return lambda batch: displaced(noisy_weights(sites, chip, stream.child("batch", batch)))
+def _reading(network: Network, chip: Noise, sites: Sequence[Site], stream: Stream) -> Around:
+    """Return what puts the network on a chip for one batch, read anew."""
+    return lambda batch: network.on(noisy_weights(sites, chip, stream.child("batch", batch)))
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:

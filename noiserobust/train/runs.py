@@ -23,7 +23,7 @@ from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
 from noiserobust.errors import InvalidValueError, MissingFileError, check_integer, check_number
 from noiserobust.models.registry import build_model
-from noiserobust.models.scores import class_scores
+from noiserobust.models.scores import class_scores, outputs
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.registry import noise_from_config
 from noiserobust.results.files import make_folder, sha256, write_atomic, write_errors
@@ -156,7 +156,7 @@ def _check_fits(model: nn.Module, data: ArrayData, normalize: Normalize, device:
     """Raise unless a model returns scores for the examples and has an output for each label."""
     x = normalize(data.x[:1].to(device)).expand(2, *data.x.shape[1:])
     with torch.inference_mode():
-        class_scores(model.to(device).eval(), x, torch.stack([data.y.min(), data.y.max()]))
+        class_scores(outputs(model.to(device).eval(), x), torch.stack([data.y.min(), data.y.max()]))
 
 
 class _Run:

@@ -1,0 +1,134 @@
+"""What is measured of a network's outputs: sums and counts over batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from noiserobust.callables import load_callable, names_callable, source_sha256
+from noiserobust.errors import InvalidValueError, unknown_name
+
+Sums = tuple[Any, Any]
+"""Sum and count of a batch: numbers or tensors of one shape."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A mean over the examples of a data set, or over whatever it counts.
+
+    Args:
+        name: as in the results.
+        sums: returns sum and count of a batch, given outputs and targets.
+        finish: from the sum and the count of all batches to the value; by default their ratio, and the mean of the
+            ratios if they are tensors of several elements (classes, say) of which some were counted.
+        classifies: whether it takes checked scores of shape (N, classes) and N integer labels.
+        code_sha256: of the file in which it is written, if it is a user's.
+    """
+
+    name: str
+    sums: Callable[[Any, Any], Sums]
+    finish: Callable[[Any, Any], Any] | None = None
+    classifies: bool = False
+    code_sha256: str | None = None
+
+    def value(self, total: Tensor, count: Tensor) -> float:
+        """Return the value for a whole data set.
+
+        Raises:
+            InvalidValueError: if it is no finite number.
+        """
+        if self.finish is not None:
+            found = float(self.finish(total, count))
+        else:
+            total, count = total.double().flatten(), count.double().flatten()
+            found = float((total[count > 0] / count[count > 0]).mean())
+        if not math.isfinite(found):
+            raise InvalidValueError(
+                f"Expected metric {self.name} to be a finite number, but got {found}; is the noise or the data out of "
+                "all proportion?"
+            )
+        return found
+
+
+def _top(k: int) -> Callable[[Tensor, Tensor], Sums]:
+    def sums(scores: Tensor, labels: Tensor) -> Sums:
+        if scores.shape[1] < k:
+            raise InvalidValueError(f"Expected at least {k} classes for top{k}, but the model has {scores.shape[1]}")
+        best = scores.argmax(dim=1, keepdim=True) if k == 1 else scores.topk(k, dim=1).indices
+        return (best == labels[:, None]).any(dim=1).sum(), len(labels)
+
+    return sums
+
+
+def _percent(total: Tensor, count: Tensor) -> float:
+    return 100.0 * float(total) / float(count)
+
+
+METRICS = {
+    "accuracy": Metric("accuracy", _top(1), _percent, classifies=True),
+    "top5": Metric("top5_accuracy", _top(5), _percent, classifies=True),
+    "loss": Metric(
+        "loss", lambda s, y: (cross_entropy(s.float(), y, reduction="none").double().sum(), len(y)), classifies=True
+    ),
+}
+"""Metrics by name: accuracies in percent, the cross-entropy in nats."""
+
+
+def parse_metrics(given: object) -> tuple[Metric, ...]:
+    """Return metrics from names, ``file.py:callable`` or functions, one or several.
+
+    A function takes the outputs of a batch and its targets and returns sum and count; its attribute ``name`` or its own
+    name is that of the metric, and an attribute ``finish``, if it has one, turns the sum and count of all batches into
+    the value.
+
+    Raises:
+        InvalidValueError: if there is none, one is not known, or two have one name.
+    """
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    metrics = [_metric(one) for one in several]
+    names = [m.name for m in metrics]
+    if not names or len(set(names)) < len(names):
+        raise InvalidValueError(
+            f"Expected `metrics` to be distinct, at least one, but got {', '.join(names) or 'none'}"
+        )
+    return tuple(metrics)
+
+
+def _metric(given: object) -> Metric:
+    if isinstance(given, Metric):
+        return given
+    digest = None
+    if isinstance(given, str):
+        if given in METRICS:
+            return METRICS[given]
+        if not names_callable(given):
+            raise unknown_name("metrics", given, METRICS)
+        digest, given = source_sha256(given), load_callable(given, "metrics")
+    if not callable(given):
+        raise InvalidValueError(f"Expected `metrics` to be names or functions, but got {given!r}")
+    name = getattr(given, "name", None) or getattr(given, "__name__", type(given).__name__)
+    return Metric(str(name), given, getattr(given, "finish", None), code_sha256=digest)
+
+
+def batch_sums(metric: Metric, output: Any, target: Any) -> tuple[Tensor, Tensor]:
+    """Return sum and count of a batch as tensors; counts and sums of integers stay integers.
+
+    Raises:
+        InvalidValueError: if a user's metric fails or returns something else.
+    """
+    try:
+        total, count = metric.sums(output, target)
+        return torch.as_tensor(total).detach(), torch.as_tensor(count).detach()
+    except InvalidValueError:
+        raise
+    except Exception as error:  # it may fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidValueError(
+            f"Expected metric {metric.name} to return sum and count of a batch, but it failed: {reason}"
+        ) from error
