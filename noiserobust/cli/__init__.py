@@ -1,4 +1,4 @@
-"""The command line: ``noiserobust demo | train | evaluate | report | profiles``.
+"""The command line: ``noiserobust demo | train | evaluate | merge | report | profiles``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -13,7 +13,16 @@ from io import TextIOWrapper
 
 from jsonargparse import ArgumentParser
 
-from noiserobust.cli.evaluate import add_demo, add_evaluate, add_report, demo, evaluate, report
+from noiserobust.cli.evaluate import (
+    add_demo,
+    add_evaluate,
+    add_merge,
+    add_report,
+    demo,
+    evaluate,
+    merge,
+    report,
+)
 from noiserobust.cli.parsing import one_line, parse
 from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.train import add_train, train
@@ -25,6 +34,7 @@ _VERBS = {
     "demo": (add_demo, demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
     "train": (add_train, train, "train a model for a noise, one training a train seed"),
     "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
+    "merge": (add_merge, merge, "join the results of parts of one evaluation"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
 }

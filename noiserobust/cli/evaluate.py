@@ -54,7 +54,7 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
     parser.add_argument("--precision", type=str, default="fp32", help=f"{' or '.join(PRECISIONS)}")
-    parser.add_argument("--batch-size", type=int, help="images a pass; default: 100 on a CPU, else 1000")
+    parser.add_argument("--batch-size", type=int, help="images a pass; default: by the size of the largest layer")
     parser.add_argument(
         "--calibrate",
         type=str,
@@ -69,6 +69,7 @@ def add_evaluate(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--examples", type=int, help="how many test examples, for slow simulations; default: all")
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
+    parser.add_argument("--shard", type=str, help="compute a part of the draws, such as 2/8; `merge` joins the parts")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 
 
@@ -81,9 +82,28 @@ def evaluate(settings: Namespace) -> None:
     if settings.calibrate is None and settings.calibration_examples != EvaluateConfig.calibration_examples:
         raise InvalidValueError("Expected `--calibration-examples` with `--calibrate` only, but got it alone")
     values["model_args"] = model_args(settings.model_args)
-    result = evaluate_files(EvaluateConfig(**values), out, download=settings.download, progress=True)
+    result = evaluate_files(
+        EvaluateConfig(**values), out, download=settings.download, progress=True, shard=settings.shard
+    )
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
     print(f"{out}: draws.csv, summary.csv, manifest.json")
+
+
+def add_merge(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", help="results of parts of one evaluation")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the whole")
+
+
+def merge(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.results.merge import merge_folders
+
+    missing = merge_folders(settings.folders, settings.out)
+    if missing:
+        print(f"{settings.out}: {missing} draws are missing; `noiserobust evaluate` with it as `--out` computes them")
+    else:
+        print(f"{settings.out}: draws.csv, summary.csv, manifest.json")
 
 
 def add_report(parser: ArgumentParser) -> None:

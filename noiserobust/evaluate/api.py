@@ -18,7 +18,8 @@ from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.metrics import parse_metrics
-from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, as_result, parse_levels, run
+from noiserobust.evaluate.montecarlo import EvaluationResult, Part, Plan, Subject, as_result, parse_levels, run
+from noiserobust.evaluate.settle import settle, settled
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
 from noiserobust.results.manifest import environment
@@ -60,7 +61,8 @@ def evaluate(
             noise. By default the noise's own level.
         draws: chips for each model and level, >= 1; a level without noise has one.
         seed: root seed of the chips, >= 0. Draw k is the same chip at every level and for every method.
-        precision: ``"fp32"``, or ``"bf16"`` for autocast.
+        precision: ``"fp32"``, or ``"bf16"``, which is compared with fp32 on three chips at the strongest noise first,
+            and not used if an accuracy differs by more than half a point (another metric by half a percent).
         device: ``"auto"`` (CUDA if there is one), ``"cpu"``, ``"cuda:0"``, ...
         metrics: what is measured, one or several of ``"accuracy"``, ``"top5"`` (percent), ``"loss"`` (cross-entropy,
             nats), ``"file.py:callable"``, or functions of the outputs and targets of a batch that return a sum and a
@@ -70,7 +72,8 @@ def evaluate(
         train_seeds: the train seed of each model, by default 0, 1, ...
         normalize: from stored values to network inputs: ``"none"``, ``"cifar10"``, ``"m,m,m/s,s,s"``, ...;
             ``"auto"`` is what a data set of :func:`noiserobust.load_data` has, and ``"none"`` for others.
-        batch_size: examples a pass through the network, >= 1; without effect on a DataLoader.
+        batch_size: examples a pass through the network, >= 1; by default it follows from the size of the largest
+            output of a layer. Without effect on a DataLoader.
         select: which weights are noisy; by default all of Conv, Linear, Embedding, recurrent and attention modules.
         calibration: what is done to each chip before it is evaluated; by default nothing.
         reads: how often a device is read, with new read noise: once a ``"pass"`` over the data, or for each
@@ -107,6 +110,7 @@ def evaluate(
     plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
     forward = make_forward(data, normalize, device, precision, batch_size, metrics)
     if out is None:
+        forward = settled(forward, settle(subjects[0], forward, plan))
         return as_result(run(subjects, forward, plan, progress=progress))
     hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
     configuration = describe(plan, forward, sequence[0], {"weights": hashes})
@@ -150,6 +154,7 @@ def run_into(
     configuration: dict[str, Any],
     *,
     progress: bool = False,
+    part: Part = (1, 1),
 ) -> EvaluationResult:
     """Evaluate into a folder, keeping the finished draws of an earlier run of the same configuration.
 
@@ -158,7 +163,10 @@ def run_into(
         OutputError: if it cannot be written to.
     """
     with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
-        result = as_result(run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress))
+        forward = settled(forward, store.remember("settled", lambda: settle(subjects[0], forward, plan)))
+        result = as_result(
+            run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress, part=part)
+        )
         store.finish(result.summary())
     return result
 

@@ -61,8 +61,7 @@ class Forward:
         normalize: from stored values to network inputs.
         device: where to compute.
         precision: ``"fp32"`` (inputs are cast to the weights' own dtype), or ``"bf16"``.
-        batch_size: examples a pass through the network, for arrays; by default 100 on a CPU, where small batches stay
-            in cache, and 1000 elsewhere.
+        batch_size: examples a pass through the network, for arrays; by default 100.
         metrics: what is measured.
     """
 
@@ -163,8 +162,7 @@ class Forward:
     def _stored_batches(self) -> Iterable[Batch]:
         if isinstance(self.data, DataLoader):
             return map(_pair, self.data)
-        # Split, not indexed: views cost nothing.
-        size = self.batch_size or (100 if self.device.type == "cpu" else 1000)
+        size = self.batch_size or 100  # split, not indexed: views cost nothing
         return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
 
 

@@ -26,6 +26,9 @@ from noiserobust.rng import Stream
 
 READS = ("pass", "batch")
 
+Part = tuple[int, int]
+"""Which part of how many."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -147,6 +150,18 @@ def _level(noise: Noise, text: float | str) -> float:
         raise InvalidValueError(f"{error}{hint}") from None
 
 
+def parse_part(text: str | None) -> Part:
+    """Return part and number of parts from text such as ``2/8``; None is all in one.
+
+    Raises:
+        InvalidValueError: if it is none.
+    """
+    which, slash, parts = (text or "1/1").partition("/")
+    if not slash or not which.isdecimal() or not parts.isdecimal() or not 1 <= int(which) <= int(parts):
+        raise InvalidValueError(f"Expected `shard` to be a part such as 2/8, from 1/8 to 8/8, but got {text!r}")
+    return int(which), int(parts)
+
+
 def run(
     subjects: Sequence[Subject],
     forward: Forward,
@@ -155,6 +170,7 @@ def run(
     done: Sequence[Row] = (),
     keep: Callable[[Row], None] | None = None,
     progress: bool = False,
+    part: Part = (1, 1),
 ) -> list[Row]:
     """Evaluate.
 
@@ -165,6 +181,7 @@ def run(
         done: rows of an earlier run, not computed again.
         keep: called with each new row as soon as it is known.
         progress: whether to show a progress bar on a terminal.
+        part: which part of how many is computed, the first is 1.
 
     Returns:
         All rows, those of ``done`` first.
@@ -173,20 +190,20 @@ def run(
         InvalidValueError: if data, weights or noise do not fit together.
     """
     rows = list(done)
-    tasks = plan.tasks()
+    which, parts = part
+    mine = {subject: plan.tasks()[(which - 1 - s) % parts :: parts] for s, subject in enumerate(subjects)}
     have = {(*_identity(row), row["metric"]) for row in rows}
     finished = {_identity(row) for row in rows}
     for metric in forward.metrics:  # a draw is finished if it has all of its rows
         finished &= {_identity(row) for row in rows if row["metric"] == metric.name}
-    with tqdm(
-        total=len(subjects) * len(tasks), initial=len(finished), unit="draw", disable=None if progress else True
-    ) as bar:
-        for subject in subjects:
+    with tqdm(total=sum(map(len, mine.values())), unit="draw", disable=None if progress else True) as bar:
+        for subject, tasks in mine.items():
             missing = [
                 t
                 for t in tasks
                 if (subject.method, subject.train_seed, subject.weights, t[0].value, t[1]) not in finished
             ]
+            bar.update(len(tasks) - len(missing))
             for found in _draws(subject, forward, plan, missing):
                 for row in found:
                     if (*_identity(row), row["metric"]) in have:

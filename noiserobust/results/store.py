@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,20 @@ class ResultFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def remember(self, key: str, find: Callable[[], Any]) -> Any:
+        """Return what the manifest says under a key; the first time, find it and write it there.
+
+        Args:
+            key: beside ``configuration``.
+            find: returns what is to be kept, JSON-able.
+        """
+        path = self.path / MANIFEST_FILE
+        content = read_json(path)
+        if key not in content:
+            content[key] = find()
+            write_json(path, content)
+        return content[key]
 
     def close(self) -> None:
         """Let others write to the folder."""
@@ -232,13 +246,18 @@ def _manifest_of(path: Path, kind: str, configuration: Mapping[str, Any]) -> dic
             f"Expected `out` to be a new folder or one with this {kind}, "
             f"but {path.parent} holds the results of another kind: {manifest.get('kind')!r}"
         )
-    differing = sorted(_differences(manifest["configuration"], configuration))
+    differing = differing_keys(manifest["configuration"], configuration)
     if differing:
         raise InvalidValueError(
             f"Expected `out` to be a new folder or one of the same configuration, but {path.parent} holds results of "
             f"another one; differing: {', '.join(differing)}"
         )
     return manifest
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return the keys, dotted, in which two configurations differ."""
+    return sorted(_differences(old, new))
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

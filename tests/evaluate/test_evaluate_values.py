@@ -138,6 +138,7 @@ def test_levels_share_their_chips_and_train_seeds_do_not() -> None:
     model = Spy(6, 3)
     x, y = torch.randn(4, 6), torch.zeros(4, dtype=torch.int64)
     nr.evaluate([model, model], (x, y), noise=NOISE, levels=[0.1, 0.4], draws=2)
+    weights = weights[-8:]  # without the passes in which it was settled how to run
     unit = [(w - model.weight.detach()) / level for w, level in zip(weights, [0.1, 0.1, 0.4, 0.4] * 2, strict=True)]
     for seed in (0, 4):
         for draw in (0, 1):
