@@ -22,7 +22,8 @@ import noiserobust as nr
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
 from noiserobust.evaluate.forward import Forward
-from noiserobust.evaluate.montecarlo import Plan, Subject, parse_levels, run
+from noiserobust.evaluate.montecarlo import run
+from noiserobust.evaluate.plan import Plan, Subject, parse_levels
 from noiserobust.models.registry import build_model
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import displaced, noisy_weights
