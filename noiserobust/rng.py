@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Part = int | str
 
 _BLOCK = 1 << 18  # numbers drawn by one generator; part of what a stream means
-_CHUNK = 1 << 14  # numbers worked on at a time: they stay in a core's cache
+_CHUNK = 1 << 16  # numbers worked on at a time: they stay in a cache, and threads do not wait for the next too often
 _WORTH_THREADS = 1 << 20  # numbers; torch's own threads, which wait for work at full speed, are in the way of fewer
 
 

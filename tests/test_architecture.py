@@ -23,17 +23,18 @@ MAY_IMPORT = {
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
+    "executors": {"errors"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
     "data": GROUND | {"rng", "noise", "perturb", "results"},
     "train": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
-    "evaluate": GROUND | {"rng", "noise", "perturb", "results", "models", "data"},
+    "evaluate": GROUND | {"rng", "noise", "perturb", "results", "models", "data", "executors"},
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
     "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data", "report"},
-    "cli": GROUND | {"noise", "models", "results", "train", "evaluate", "diagnose", "report", "demo"},
+    "cli": GROUND | {"noise", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
 }
 
 

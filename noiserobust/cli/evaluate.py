@@ -69,6 +69,9 @@ def add_evaluate(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--examples", type=int, help="how many test examples, for slow simulations; default: all")
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
+    parser.add_argument("--executor", type=str, default="serial", help="serial, processes (of this machine) or ray")
+    parser.add_argument("--workers", type=int, help="of processes and ray; default: one for each core, or each GPU")
+    parser.add_argument("--address", type=str, help="of a Ray cluster; auto: the one that this machine is part of")
     parser.add_argument("--shard", type=str, help="compute a part of the draws, such as 2/8; `merge` joins the parts")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 
@@ -76,6 +79,7 @@ def add_evaluate(parser: ArgumentParser) -> None:
 def evaluate(settings: Namespace) -> None:
     """Run it."""
     from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
+    from noiserobust.executors import make_executor
 
     out = settings.out
     values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
@@ -83,7 +87,12 @@ def evaluate(settings: Namespace) -> None:
         raise InvalidValueError("Expected `--calibration-examples` with `--calibrate` only, but got it alone")
     values["model_args"] = model_args(settings.model_args)
     result = evaluate_files(
-        EvaluateConfig(**values), out, download=settings.download, progress=True, shard=settings.shard
+        EvaluateConfig(**values),
+        out,
+        download=settings.download,
+        progress=True,
+        shard=settings.shard,
+        executor=make_executor(settings.executor, settings.workers, settings.address),
     )
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
     print(f"{out}: draws.csv, summary.csv, manifest.json")

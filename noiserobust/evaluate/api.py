@@ -18,8 +18,10 @@ from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.metrics import parse_metrics
-from noiserobust.evaluate.montecarlo import EvaluationResult, Part, Plan, Subject, as_result, parse_levels, run
+from noiserobust.evaluate.montecarlo import EvaluationResult, Part, as_result, run
+from noiserobust.evaluate.plan import Plan, Subject, parse_levels
 from noiserobust.evaluate.settle import settle, settled
+from noiserobust.executors import Executor, make_executor
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
 from noiserobust.results.manifest import environment
@@ -45,6 +47,7 @@ def evaluate(
     calibration: Calibration | None = None,
     reads: str = "pass",
     analog: bool = False,
+    executor: str | Executor = "serial",
     out: str | Path | None = None,
     progress: bool = False,
 ) -> EvaluationResult:
@@ -80,6 +83,8 @@ def evaluate(
             ``"batch"``, which makes results depend on ``batch_size``.
         analog: whether layers are simulated as full analog tiles by aihwkit, on the CPU, with the periphery of the
             device's profile: slow. Layers that cannot be tiles stay digital, and without noise.
+        executor: where draws are computed: ``"serial"``, ``"processes"`` of this machine, ``"ray"``, or one with
+            settings from :func:`noiserobust.executors.make_executor`. The results are the same.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
         progress: whether to show a progress bar on a terminal.
 
@@ -89,6 +94,7 @@ def evaluate(
     Raises:
         InvalidValueError: if an argument is not valid, or model, data and noise do not fit together.
         OutputError: if ``out`` cannot be written to.
+        FailedJobsError: if draws could not be computed because workers died, after all others are.
     """
     sequence = [models] if isinstance(models, nn.Module) else list(models) if isinstance(models, Iterable) else []
     if not sequence or not all(isinstance(m, nn.Module) for m in sequence):
@@ -106,15 +112,16 @@ def evaluate(
     ]
     if calibration is not None and not isinstance(calibration, Calibration):
         raise InvalidValueError(f"Expected `calibration` to be a nr.Calibration, but got {calibration!r}")
+    where = executor if isinstance(executor, Executor) else make_executor(executor)
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
     plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
     forward = make_forward(data, normalize, device, precision, batch_size, metrics)
     if out is None:
         forward = settled(forward, settle(subjects[0], forward, plan))
-        return as_result(run(subjects, forward, plan, progress=progress))
+        return as_result(run(subjects, forward, plan, progress=progress, executor=where))
     hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
     configuration = describe(plan, forward, sequence[0], {"weights": hashes})
-    return run_into(Path(out), subjects, forward, plan, configuration, progress=progress)
+    return run_into(Path(out), subjects, forward, plan, configuration, progress=progress, executor=where)
 
 
 def make_forward(
@@ -155,6 +162,7 @@ def run_into(
     *,
     progress: bool = False,
     part: Part = (1, 1),
+    executor: Executor | None = None,
 ) -> EvaluationResult:
     """Evaluate into a folder, keeping the finished draws of an earlier run of the same configuration.
 
@@ -164,9 +172,15 @@ def run_into(
     """
     with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
         forward = settled(forward, store.remember("settled", lambda: settle(subjects[0], forward, plan)))
-        result = as_result(
-            run(subjects, forward, plan, done=store.rows, keep=store.append, progress=progress, part=part)
+        rows = run(
+            *(subjects, forward, plan),
+            done=store.rows,
+            keep=store.append,
+            progress=progress,
+            part=part,
+            executor=executor,
         )
+        result = as_result(rows)
         store.finish(result.summary())
     return result
 

@@ -152,14 +152,14 @@ def _channel(module: nn.Module, output: Tensor) -> int:
 def _least_squares(found: Tensor, wanted: Tensor, channel: int, by_column: bool) -> tuple[Tensor, Tensor]:
     """Return gain and offset that bring outputs nearest to those wanted, for all of them or each channel."""
     over = [d for d in range(found.ndim) if not (by_column and d == channel)]
-    y, t = found.double(), wanted.double()
-    mean, target = y.mean(over, keepdim=True), t.mean(over, keepdim=True)
-    power = (y - mean).square().mean(over, keepdim=True)
-    product = ((y - mean) * (t - target)).mean(over, keepdim=True)
+    y, t = (v if v.dtype == torch.float64 else v.float() for v in (found, wanted))
+    power, mean = torch.var_mean(y, over, correction=0, keepdim=True)
+    target = t.mean(over, keepdim=True)
+    product = ((y - mean) * t).mean(over, keepdim=True)  # deviations have mean 0: those of the targets are not needed
     gain = torch.where(power > 0, product / power, 1.0)
     return gain.to(found.dtype), (target - gain * mean).to(found.dtype)
 
 
 def _scaled(output: Tensor, fit: tuple[Tensor, Tensor]) -> Tensor:
     gain, offset = fit
-    return output * gain + offset
+    return torch.addcmul(offset, output, gain)

@@ -17,7 +17,9 @@ from noiserobust.data.registry import load_data
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.api import describe, make_forward, run_into
 from noiserobust.evaluate.calibration import KINDS, Calibration
-from noiserobust.evaluate.montecarlo import EvaluationResult, Plan, Subject, parse_levels, parse_part
+from noiserobust.evaluate.montecarlo import EvaluationResult, parse_part
+from noiserobust.evaluate.plan import Plan, Subject, parse_levels
+from noiserobust.executors import Executor
 from noiserobust.models.registry import build_model
 from noiserobust.models.weights import Weights, fit_weights, read_weights
 from noiserobust.noise.registry import build_noise
@@ -74,7 +76,13 @@ class EvaluateConfig:
 
 
 def evaluate_files(
-    config: EvaluateConfig, out: Path, *, download: bool = False, progress: bool = False, shard: str | None = None
+    config: EvaluateConfig,
+    out: Path,
+    *,
+    download: bool = False,
+    progress: bool = False,
+    shard: str | None = None,
+    executor: Executor | None = None,
 ) -> EvaluationResult:
     """Evaluate weights files into a folder.
 
@@ -84,6 +92,7 @@ def evaluate_files(
         download: whether to fetch data of a known data set that are not there.
         progress: whether to show a progress bar on a terminal.
         shard: which part of the draws is computed, such as ``2/8``; by default all.
+        executor: where draws are computed; by default here, one after the other.
 
     Raises:
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
@@ -114,7 +123,7 @@ def evaluate_files(
         "data": {"name": config.data},
     }
     configuration = describe(plan, forward, model, more)
-    return run_into(out, subjects, forward, plan, configuration, progress=progress, part=part)
+    return run_into(out, subjects, forward, plan, configuration, progress=progress, part=part, executor=executor)
 
 
 def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | None:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from noiserobust.data.arrays import ArrayData
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.forward import Forward
-from noiserobust.evaluate.montecarlo import Plan, Subject
+from noiserobust.evaluate.plan import Plan, Subject
 from noiserobust.noise.base import chip_stream
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import noisy_weights

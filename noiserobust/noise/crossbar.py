@@ -19,10 +19,8 @@ from noiserobust.noise.physics import State
 from noiserobust.noise.profiles import Profile
 from noiserobust.noise.reference import per_group
 from noiserobust.rng import Stream, draw
-from noiserobust.threads import in_threads
 
-_BLOCK = 1 << 15  # conductances: all that is computed of a block stays in a core's cache, in one thread of torch
-_WORTH_THREADS = 1 << 19
+_BLOCK = 1 << 20  # conductances: what is computed of a block stays in a cache, and is enough for torch's threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +69,13 @@ class Programmed:
     def statistic(self, weight: Tensor) -> Tensor:
         """Return the mean, or the mean magnitude, that compensation compares, for each weight's group."""
         on_chip = weight if self.left_out is None else weight.masked_fill(self.left_out, 0)
-        if self.profile.compensation != "mean_shift":
-            on_chip = on_chip.abs()
         group, by_tile = "tensor", self.profile.granularity in ("tile", "column")
         if self.profile.compensation == "per_column":
             group = "column" if by_tile else "filter"
         elif by_tile:
             group = "tile"
-        return per_group(on_chip, lambda rows: rows.mean(dim=1, keepdim=True), group, self.profile.tile)
+        mean = _mean if self.profile.compensation == "mean_shift" else _mean_magnitude
+        return per_group(on_chip, mean, group, self.profile.tile)
 
 
 def program(profile: Profile, weight: Tensor, stream: Stream) -> Programmed:
@@ -120,14 +117,19 @@ def read(programmed: Programmed, t: float, stream: Stream) -> Tensor:
     first = next(iter(state.values()))
     random = [torch.from_numpy(stream.normal(tuple(first.shape))).to(first.device)] if physics.reads else []
 
+    offset, scale = programmed.span
+    whole = (
+        scale.reshape(()) if scale.numel() == 1 else None
+    )  # one range for all weights: scaled while they are in the cache
+
     def weights(*parts: Tensor) -> State:
         own = dict(zip(state, parts, strict=False))
-        conductances = physics.read(own, limits, t, parts[-1] if physics.reads else None)
-        return {"weight": converter.to_weights(conductances)}
+        found = converter.to_weights(physics.read(own, limits, t, parts[-1] if physics.reads else None))
+        return {"weight": found if whole is None else found.mul_(whole)}
 
     noisy = _by_block(weights, *state.values(), *random)["weight"].view_as(programmed.weight)
-    offset, scale = programmed.span
-    noisy.mul_(scale)
+    if whole is None:
+        noisy.mul_(scale)
     if not converter.bipolar:
         noisy.add_(offset)
     _compensate(programmed, noisy)
@@ -176,8 +178,18 @@ def _compensate(programmed: Programmed, noisy: Tensor) -> None:
         noisy.mul_(torch.where(now > 0, programmed.reference / now, 1))
 
 
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(dim=1, keepdim=True)
+
+
+def _mean_magnitude(rows: Tensor) -> Tensor:
+    """Return the mean of the absolute values of each row, without as much memory as all of them would take."""
+    parts = rows.split(max(_BLOCK // len(rows), 1), dim=1)
+    return torch.stack([part.abs().sum(dim=1, keepdim=True) for part in parts]).sum(dim=0) / rows.shape[1]
+
+
 def _by_block(function: Callable[..., State], *inputs: Tensor) -> State:
-    """Return what a function of devices gives, computed block by block, on a CPU in several threads.
+    """Return what a function of devices gives, on a CPU computed block by block.
 
     Args:
         function: from parts of the inputs, of shape ``(devices, block)``, to parts of the results, by name, of which
@@ -193,15 +205,9 @@ def _by_block(function: Callable[..., State], *inputs: Tensor) -> State:
         return function(*parts)
     first = function(*(x[:, :1] for x in parts))
     results = {name: value.new_empty(*value.shape[:-1], length) for name, value in first.items()}
-    inference = torch.is_inference_mode_enabled()  # of this thread; others do not know of it
     block = max(_BLOCK // devices, 1)
-
-    def work(start: int) -> None:
+    for start in range(0, length, block):
         span = slice(start, start + block)
-        with torch.inference_mode(inference), torch.no_grad():
-            for name, values in function(*(x[:, span] for x in parts)).items():
-                results[name][..., span] = values
-
-    threads = None if inputs[0].numel() >= _WORTH_THREADS else 1
-    in_threads(work, [(start,) for start in range(0, length, block)], threads=threads)
+        for name, values in function(*(x[:, span] for x in parts)).items():
+            results[name][..., span] = values
     return results

@@ -13,7 +13,7 @@ from noiserobust.data.arrays import from_arrays
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.api import describe
 from noiserobust.evaluate.forward import Forward
-from noiserobust.evaluate.montecarlo import Plan, parse_levels
+from noiserobust.evaluate.plan import Plan, parse_levels
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.sites import find_sites
 from noiserobust.report import write_report

@@ -1,0 +1,129 @@
+"""One draw: trained weights on one chip, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.evaluate.calibration import Calibrator
+from noiserobust.evaluate.forward import Around, Forward
+from noiserobust.evaluate.networks import Network
+from noiserobust.evaluate.plan import Level, Plan, Subject
+from noiserobust.noise.base import Noise, chip_stream
+from noiserobust.noise.sites import Site, find_sites
+from noiserobust.noise.timed import TimedNoise
+from noiserobust.perturb import noisy_weights
+from noiserobust.results.store import Row
+from noiserobust.rng import Stream
+
+Job = tuple[int, int, int]
+"""Which of the subjects, which of the plan's levels, and the number of the draw."""
+
+
+class Draws:
+    """Computes the draws of a plan; the network of one subject at a time is kept.
+
+    Args:
+        subjects: trained weights.
+        forward: data, device, precision.
+        plan: noise and levels.
+    """
+
+    def __init__(self, subjects: Sequence[Subject], forward: Forward, plan: Plan) -> None:
+        self.subjects = list(subjects)
+        self.forward = forward
+        self.plan = plan
+        self._ready: tuple[int, _Ready] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where draws are computed."""
+        return self.forward.device
+
+    def __call__(self, job: Job) -> list[Row]:
+        """Return the rows of a draw, one a metric.
+
+        Raises:
+            InvalidValueError: if data, weights or noise do not fit together.
+        """
+        which, level, draw = job
+        if self._ready is None or self._ready[0] != which:
+            self._ready = None  # before the next one takes memory
+            self._ready = which, _Ready(self.subjects[which], self.forward, self.plan)
+        return self._ready[1].rows(self.plan.levels[level], draw)
+
+
+class _Ready:
+    """The network of one subject, ready for chip after chip."""
+
+    def __init__(self, subject: Subject, forward: Forward, plan: Plan) -> None:
+        self.subject, self.forward, self.plan = subject, forward, plan
+        model = subject.load()
+        find_sites(model, plan.select)  # what cannot be perturbed may not bear copying either: check first
+        _check_finite(model, subject)
+        model = forward.place(model)
+        self.sites = find_sites(model, plan.select)
+        self.calibrator = None
+        if plan.calibration:
+            with forward.autocast():
+                self.calibrator = Calibrator(model, self.sites, plan.calibration, lambda x: forward.prepared(x, model))
+        self.network = forward.network(model, () if plan.calibration or plan.analog else self.sites)
+        self.analog: Any = None
+        if plan.analog and isinstance(plan.noise, TimedNoise):
+            from noiserobust.evaluate.analog import AnalogModel
+
+            self.analog = AnalogModel(model, self.sites, plan.noise.profile)
+
+    def rows(self, level: Level, draw: int) -> list[Row]:
+        """Return the rows of a draw."""
+        subject, plan = self.subject, self.plan
+        values, n_examples = self._measured(level.noise, chip_stream(plan.seed, subject.train_seed, draw))
+        return [
+            {
+                "method": subject.method,
+                "train_seed": subject.train_seed,
+                "weights": subject.weights,
+                "noise": plan.noise_name,
+                "level_name": plan.noise.level_name,
+                "level": level.value,
+                "draw": draw,
+                "metric": metric,
+                "value": value,
+                "n_examples": n_examples,
+            }
+            for metric, value in values.items()
+        ]
+
+    def _measured(self, noise: Noise | None, stream: Stream) -> tuple[dict[str, float], int]:
+        forward, network, sites = self.forward, self.network, self.sites
+        if self.analog:
+            with self.analog.on_chip(noise, stream) as tiles:
+                return forward.measure(forward.network(tiles))
+        if self.plan.reads == "batch" and isinstance(noise, TimedNoise):
+            return forward.measure(network, _reading(network, noise.on_chip(sites, stream), sites, stream))
+        calibrated = self.calibrator.calibrated(forward.autocast) if self.calibrator and noise else nullcontext()
+        with network.on(noisy_weights(sites, noise, stream) if noise else ()), calibrated:
+            return forward.measure(network)
+
+
+def _reading(network: Network, chip: Noise, sites: Sequence[Site], stream: Stream) -> Around:
+    """Return what puts the network on a chip for one batch, read anew."""
+    return lambda batch: network.on(noisy_weights(sites, chip, stream.child("batch", batch)))
+
+
+def _check_finite(model: nn.Module, subject: Subject) -> None:
+    parameters = set(dict(model.named_parameters()))
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():  # extra state may be anything
+            continue
+        # Infinity is no weight, but masks of attention are buffers that hold it.
+        bad = ~torch.isfinite(tensor) if name in parameters else torch.isnan(tensor)
+        if bad.any():
+            raise InvalidValueError(
+                f"Expected weights {subject.weights} to be finite, but {name} holds NaN or infinity"
+            )

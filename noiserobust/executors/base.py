@@ -1,0 +1,82 @@
+"""What an executor does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from noiserobust.errors import NoiseRobustError
+
+JobT = TypeVar("JobT", bound=Hashable)
+ResultT = TypeVar("ResultT")
+
+TRIES = 3
+"""How often a job is begun whose worker dies."""
+
+
+class FailedJobsError(NoiseRobustError, RuntimeError):
+    """Some jobs could not be done; the others were."""
+
+    def __init__(self, failures: dict[Any, str]) -> None:
+        job, reason = next(iter(failures.items()))
+        self.failures = failures
+        super().__init__(
+            f"Expected all jobs to be done, but {len(failures)} failed, the first, {job}, with: {reason}; what is "
+            "finished is kept, the same command tries the others again"
+        )
+
+
+class Executor(ABC):
+    """Does jobs, each of which gives the same result wherever it is done."""
+
+    @abstractmethod
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+        """Yield each job with its result as soon as it is done, in any order.
+
+        A job whose worker dies is tried again, :data:`TRIES` times in all; the others go on.
+
+        Args:
+            work: does a job; copied to each worker once.
+            jobs: small, distinct.
+
+        Raises:
+            NoiseRobustError: what a job raises of this kind, at once: bad input is bad for all.
+            FailedJobsError: after all others are done, if jobs failed in another way.
+        """
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def begin(path: list[str]) -> None:
+    """Let a worker import what the process that asked for it can import, where files are the same."""
+    sys.path += [entry for entry in path if entry not in sys.path]
+
+
+def pickled(value: Any, pickler: Any = None) -> bytes:
+    """Return a value as bytes that another process understands which has none of the user's own files imported."""
+    import io
+
+    import cloudpickle
+
+    own = [m for name, m in list(sys.modules.items()) if name.startswith("_noiserobust_user_")]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        buffer = io.BytesIO()
+        (pickler or cloudpickle.Pickler)(buffer).dump(value)
+        return buffer.getvalue()
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)

@@ -1,0 +1,120 @@
+"""Processes of this machine, which share the cores and the memory of large tensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import torch
+
+from noiserobust.errors import NoiseRobustError
+from noiserobust.executors.base import TRIES, Executor, FailedJobsError, JobT, ResultT, begin, cores, pickled, reason
+
+_LARGE = 1 << 20  # bytes
+
+_work: Callable[[Any], Any]  # of a worker
+
+
+class Processes(Executor):
+    """Does jobs in several processes, which divide the cores among them.
+
+    Args:
+        workers: how many; by default one for each core.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or cores()
+
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+        """Yield each job with its result; see :class:`Executor`."""
+        waiting, suspects, tries = deque(jobs), deque[JobT](), Counter[JobT]()
+        failures: dict[JobT, str] = {}
+        with tempfile.TemporaryDirectory(prefix="noiserobust-") as folder:
+            packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
+            while waiting or suspects:
+                workers = min(self.workers, len(waiting) + len(suspects))
+                pool = _pool(workers, packed)
+                running: dict[Future[Any], JobT] = {}
+                try:
+                    while waiting or suspects or running:
+                        # Who killed a worker is not known among several: suspects run alone.
+                        queue, most = (suspects, 1) if suspects else (waiting, workers + 2)
+                        while queue and len(running) < most:
+                            job = queue.popleft()
+                            running[pool.submit(_call, job)] = job
+                        for future in wait(running, return_when=FIRST_COMPLETED).done:
+                            job = running[future]
+                            try:
+                                result = future.result()
+                            except (NoiseRobustError, BrokenProcessPool):
+                                raise
+                            except Exception as error:
+                                failures[job] = reason(error)
+                            else:
+                                yield job, result
+                            del running[future]
+                except BrokenProcessPool:
+                    alone = len(running) == 1
+                    for job in running.values():
+                        tries[job] += alone
+                        if tries[job] < TRIES:
+                            suspects.append(job)
+                        else:
+                            failures[job] = "its worker died each time"
+                finally:
+                    pool.shutdown(wait=True, kill_workers=True)
+        if failures:
+            raise FailedJobsError(failures)
+
+
+def _pool(workers: int, packed: bytes) -> Any:
+    from loky.process_executor import ProcessPoolExecutor
+
+    threads = max(cores() // workers, 1)
+    environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return ProcessPoolExecutor(workers, initializer=_begin, initargs=(packed, sys.path, threads), env=environment)
+
+
+def _begin(packed: bytes, path: list[str], threads: int) -> None:
+    global _work
+    begin(path)
+    torch.set_num_threads(threads)
+    _work = _SharingUnpickler(BytesIO(packed)).load()
+
+
+def _call(job: Any) -> Any:
+    return _work(job)
+
+
+class _SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Writes large tensors to files, which processes map into their memory: they are there once."""
+
+    def __init__(self, file: Any, folder: Path) -> None:
+        super().__init__(file)
+        self.folder = folder
+
+    def persistent_id(self, value: Any) -> Any:
+        """Return the path of the file of a large tensor, None for anything else."""
+        if type(value) is not torch.Tensor or value.device.type != "cpu" or value.requires_grad:
+            return None
+        if value.numel() * value.element_size() < _LARGE:
+            return None
+        descriptor, path = tempfile.mkstemp(dir=self.folder)
+        os.close(descriptor)
+        torch.save(value, path)
+        return path
+
+
+class _SharingUnpickler(pickle.Unpickler):
+    def persistent_load(self, path: Any) -> Any:
+        return torch.load(path, mmap=True, weights_only=True)

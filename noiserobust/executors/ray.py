@@ -1,0 +1,106 @@
+"""A Ray cluster: this machine, or many."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from noiserobust.errors import InvalidValueError, MissingDependencyError, NoiseRobustError
+from noiserobust.executors.base import TRIES, Executor, FailedJobsError, JobT, ResultT, begin, pickled, reason
+
+
+class Ray(Executor):
+    """Does jobs in actors of a cluster.
+
+    Args:
+        workers: how many; by default one for each CPU of the cluster, or for each GPU if jobs compute on one.
+        address: of the cluster, as ``ray.init`` takes it; by default one is started on this machine, for these jobs.
+    """
+
+    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+        self.workers = workers
+        self.address = address
+
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+        """Yield each job with its result; see :class:`Executor`."""
+        ray = _ray()
+        mine = not ray.is_initialized()
+        if mine:
+            try:
+                ray.init(address=self.address, log_to_driver=False, include_dashboard=False, configure_logging=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise InvalidValueError(
+                    f"Expected a Ray cluster at `address`, but got {self.address!r}: {reason(error)}"
+                ) from None
+        try:
+            yield from self._map(ray, work, deque(jobs))
+        finally:
+            if mine:
+                ray.shutdown()
+
+    def _map(self, ray: Any, work: Callable[[JobT], ResultT], waiting: deque[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+        gpus = 1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0
+        resources = ray.cluster_resources()
+        workers = min(self.workers or int(resources.get("GPU" if gpus else "CPU", 1)), len(waiting)) or 1
+        # Each worker has a share of the CPUs, and as many threads.
+        share = max(int(resources.get("CPU", 1)) // workers, 1)
+        Worker = ray.remote(num_cpus=share, num_gpus=gpus)(_Worker)
+        packed = [ray.put(pickled(work))]  # in a list: fetched by the worker
+
+        def worker() -> Any:
+            return Worker.remote(packed, sys.path, share)
+
+        free = [worker() for _ in range(workers)]
+        running: dict[Any, tuple[Any, JobT]] = {}
+        tries, failures = Counter[JobT](), dict[JobT, str]()
+        while waiting or running:
+            while waiting and free:  # one job each: who dies, dies of its own
+                actor, job = free.pop(), waiting.popleft()
+                running[actor.call.remote(job)] = actor, job
+            for reference in ray.wait(list(running))[0]:
+                actor, job = running.pop(reference)
+                try:
+                    result = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, NoiseRobustError):
+                        raise error.cause from None
+                    failures[job] = reason(error.cause)
+                except ray.exceptions.RayError as error:
+                    actor = worker()
+                    tries[job] += 1
+                    if tries[job] < TRIES:
+                        waiting.append(job)
+                    else:
+                        failures[job] = f"its worker died each time, {reason(error)}"
+                else:
+                    yield job, result
+                free.append(actor)
+        if failures:
+            raise FailedJobsError(failures)
+
+
+class _Worker:
+    def __init__(self, packed: list[Any], path: list[str], threads: int) -> None:
+        import pickle
+
+        import ray
+        import torch
+
+        begin(path)
+        torch.set_num_threads(threads)
+        self.work = pickle.loads(ray.get(packed[0]))  # what this program itself has written
+
+    def call(self, job: Any) -> Any:
+        return self.work(job)
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Expected Ray to be installed for the executor ray, but got: {error}; try: pip install 'noiserobust[ray]'"
+        ) from error
+    return ray

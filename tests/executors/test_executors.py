@@ -1,0 +1,208 @@
+"""The same results from all executors, whatever happens to workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import noiserobust as nr
+from noiserobust.cli import main
+from noiserobust.errors import InvalidValueError
+from noiserobust.executors import Executor, FailedJobsError, make_executor
+from noiserobust.models.weights import write_weights
+
+NAMES = ["serial", "processes", pytest.param("ray", marks=pytest.mark.slow)]
+PARALLEL = NAMES[1:]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Start a Ray cluster once for all tests."""
+    ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def executor(request: pytest.FixtureRequest) -> Executor:
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return make_executor(request.param, None if request.param == "serial" else 2)
+
+
+def on(names: list[Any]) -> Any:
+    return pytest.mark.parametrize("executor", names, indirect=True)
+
+
+def collect(done: list[tuple[int, int]], results: Iterator[tuple[int, int]]) -> None:
+    """Keep what is yielded before an error."""
+    for pair in results:
+        done.append(pair)
+
+
+class Square:
+    """Squares numbers; calls a function before."""
+
+    def __init__(self, before: Callable[[int], None] = lambda job: None) -> None:
+        self.before = before
+
+    def __call__(self, job: int) -> int:
+        self.before(job)
+        return job**2
+
+
+@on(NAMES)
+@pytest.mark.parametrize("jobs", [0, 1, 40])
+def test_each_job_is_done_once(executor: Executor, jobs: int) -> None:
+    assert sorted(executor.map(Square(), range(jobs))) == [(j, j**2) for j in range(jobs)]
+
+
+def die(path: Path, often: int, job: int) -> None:
+    """Kill the worker that has job 7, as often as is said."""
+    if job == 7 and len(list(path.iterdir())) < often:
+        (path / str(time.monotonic_ns())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@on(PARALLEL)
+def test_a_job_whose_worker_dies_is_tried_again(executor: Executor, tmp_path: Path) -> None:
+    done = sorted(executor.map(Square(partial(die, tmp_path, 2)), range(20)))
+    assert done == [(j, j**2) for j in range(20)]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@on(PARALLEL)
+def test_a_job_that_always_kills_takes_no_other_with_it(executor: Executor, tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    with pytest.raises(FailedJobsError, match=r"but 1 failed, the first, 7, with: .*(died|unavailable)") as raised:
+        collect(done, executor.map(Square(partial(die, tmp_path, 99)), range(20)))
+    assert list(raised.value.failures) == [7]
+    assert sorted(done) == [(j, j**2) for j in range(20) if j != 7]
+
+
+def complain(kind: type[Exception], job: int) -> None:
+    """Raise for job 3."""
+    if job == 3:
+        raise kind("no threes")
+
+
+@on(PARALLEL)
+def test_a_job_that_fails_takes_no_other_with_it(executor: Executor) -> None:
+    done: list[tuple[int, int]] = []
+    with pytest.raises(FailedJobsError, match="1 failed, the first, 3, with: ZeroDivisionError: no threes"):
+        collect(done, executor.map(Square(partial(complain, ZeroDivisionError)), range(10)))
+    assert sorted(job for job, _ in done) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+
+
+@on(NAMES)
+def test_bad_input_is_said_at_once(executor: Executor) -> None:
+    with pytest.raises(InvalidValueError, match="no threes"):
+        list(executor.map(Square(partial(complain, InvalidValueError)), range(10)))
+
+
+class Looks:
+    """Says where a tensor lies, and how many threads there are."""
+
+    def __init__(self) -> None:
+        self.large, self.small = torch.arange(10**6, dtype=torch.float32), torch.arange(5)
+
+    def __call__(self, job: int) -> tuple[float, bool, int]:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        at = self.large.data_ptr()
+        mapped = any(
+            int(line.split("-")[0], 16) <= at < int(line.split("-")[1].split()[0], 16) and "/noiserobust-" in line
+            for line in maps
+        )
+        return float(self.large.sum() + self.small.sum()), mapped, torch.get_num_threads()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_processes_share_large_tensors_and_divide_the_cores() -> None:
+    found = dict(make_executor("processes", 2).map(Looks(), range(4)))
+    available = len(os.sched_getaffinity(0))
+    assert {f[:2] for f in found.values()} == {(float(Looks().large.sum() + 10), True)}
+    assert {f[2] for f in found.values()} == {max(available // 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("threads",), "`executor` to be one of"),
+        (("processes", 0), "`workers` to be an integer >= 1, but got 0"),
+        (("serial", 2), "`workers` with the executors processes and ray only"),
+        (("processes", 2, "auto"), "`address` with the executor ray only"),
+    ],
+)
+def test_executors_are_checked(arguments: Any, said: str) -> None:
+    with pytest.raises(InvalidValueError, match=said):
+        make_executor(*arguments)
+
+
+MODEL = """
+from torch import nn
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+    def forward(self, x):
+        return self.layers(x)
+
+def surprise(output, target):
+    return (output.logsumexp(1) - output.mean(1)).sum(), len(target)
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MODEL)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = nr.build_model("mine.py:Mine")
+        write_weights(Path(f"w{seed}.safetensors"), model, {"method": "sgd", "train_seed": str(seed)})
+    command = "evaluate --model mine.py:Mine --weights w0.safetensors w1.safetensors --data digits --noise pcm-hermes-2"
+    return f"{command} --levels clean 1s 1d --draws 12 --metrics accuracy loss mine.py:surprise --out".split()
+
+
+@pytest.mark.parametrize("name", [PARALLEL[0], pytest.param("ray", marks=pytest.mark.slow)])
+def test_evaluations_are_the_same_to_the_byte(name: str, words: list[str], request: pytest.FixtureRequest) -> None:
+    if name == "ray":
+        request.getfixturevalue("cluster")
+    assert main([*words, "serial"]) == 0
+    assert main([*words, "other", "--executor", name, "--workers", "2"]) == 0
+    for file in ("draws.csv", "summary.csv"):
+        assert Path("other", file).read_bytes() == Path("serial", file).read_bytes()
+
+
+def killed(words: list[str], rows: int) -> None:
+    """Kill an evaluation in processes when some rows are there."""
+    command = [sys.executable, "-m", "noiserobust", *words, "--executor", "processes", "--workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal, deadline = Path(words[-1], ".draws.journal.csv"), time.monotonic() + 120
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= rows):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_evaluation_in_processes_goes_on_to_the_same_bytes(words: list[str]) -> None:
+    assert main([*words, "whole"]) == 0
+    for rows in (1, 40):
+        killed([*words, "cut"], rows)
+    assert main([*words, "cut", "--executor", "processes"]) == 0
+    for file in ("draws.csv", "summary.csv"):
+        assert Path("cut", file).read_bytes() == Path("whole", file).read_bytes()
