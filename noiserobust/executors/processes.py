@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import signal
 import sys
 import tempfile
+import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -15,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import torch
 
 from noiserobust.errors import NoiseRobustError
 from noiserobust.executors.base import TRIES, Executor, FailedJobsError, JobT, ResultT, begin, cores, pickled, reason
 
 _LARGE = 1 << 20  # bytes
+_PREFIX = "noiserobust-"
 
 _work: Callable[[Any], Any]  # of a worker
 
@@ -39,7 +43,8 @@ class Processes(Executor):
         """Yield each job with its result; see :class:`Executor`."""
         waiting, suspects, tries = deque(jobs), deque[JobT](), Counter[JobT]()
         failures: dict[JobT, str] = {}
-        with tempfile.TemporaryDirectory(prefix="noiserobust-") as folder:
+        _remove_left_over()
+        with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
             packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
             while waiting or suspects:
                 workers = min(self.workers, len(waiting) + len(suspects))
@@ -82,14 +87,35 @@ def _pool(workers: int, packed: bytes) -> Any:
 
     threads = max(cores() // workers, 1)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return ProcessPoolExecutor(workers, initializer=_begin, initargs=(packed, sys.path, threads), env=environment)
+    return ProcessPoolExecutor(
+        workers, initializer=_begin, initargs=(packed, sys.path, threads, os.getpid()), env=environment
+    )
 
 
-def _begin(packed: bytes, path: list[str], threads: int) -> None:
+def _begin(packed: bytes, path: list[str], threads: int, parent: int) -> None:
     global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    import torch
+
     begin(path)
     torch.set_num_threads(threads)
     _work = _SharingUnpickler(BytesIO(packed)).load()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent was killed: nobody would ever give it a job or an end."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _remove_left_over() -> None:
+    """Remove what a killed evaluation has left in the folder for temporary files."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _call(job: Any) -> Any:
@@ -105,6 +131,8 @@ class _SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def persistent_id(self, value: Any) -> Any:
         """Return the path of the file of a large tensor, None for anything else."""
+        import torch
+
         if type(value) is not torch.Tensor or value.device.type != "cpu" or value.requires_grad:
             return None
         if value.numel() * value.element_size() < _LARGE:
@@ -117,4 +145,6 @@ class _SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 class _SharingUnpickler(pickle.Unpickler):
     def persistent_load(self, path: Any) -> Any:
+        import torch
+
         return torch.load(path, mmap=True, weights_only=True)

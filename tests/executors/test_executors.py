@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -195,10 +196,27 @@ def killed(words: list[str], rows: int) -> None:
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= rows):
         assert time.monotonic() < deadline
         time.sleep(0.002)
+    workers = children(process.pid)
+    assert len(workers) >= 2 or process.poll() is not None
     process.kill()
     process.wait()
+    while time.monotonic() < deadline and any(pid.exists() for pid in workers):  # they notice that they are alone
+        time.sleep(0.1)
+    assert not any(pid.exists() for pid in workers)
 
 
+def children(parent: int) -> list[Path]:
+    """Return the folders in /proc of the processes that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found += [stat.parent] if stat.read_text().rpartition(")")[2].split()[1] == str(parent) else []
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_a_killed_evaluation_in_processes_goes_on_to_the_same_bytes(words: list[str]) -> None:
     assert main([*words, "whole"]) == 0
     for rows in (1, 40):
@@ -206,3 +224,5 @@ def test_a_killed_evaluation_in_processes_goes_on_to_the_same_bytes(words: list[
     assert main([*words, "cut", "--executor", "processes"]) == 0
     for file in ("draws.csv", "summary.csv"):
         assert Path("cut", file).read_bytes() == Path("whole", file).read_bytes()
+    left = [p.name.split("-")[1] for p in Path(tempfile.gettempdir()).glob("noiserobust-*")]
+    assert all(Path("/proc", pid).exists() for pid in left)
