@@ -52,10 +52,17 @@ class Draws:
             InvalidValueError: if data, weights or noise do not fit together.
         """
         which, level, draw = job
+        return self._subject(which).rows(self.plan.levels[level], draw)
+
+    def network(self, which: int) -> Network:
+        """Return the network of one of the subjects."""
+        return self._subject(which).network
+
+    def _subject(self, which: int) -> _Ready:
         if self._ready is None or self._ready[0] != which:
             self._ready = None  # before the next one takes memory
             self._ready = which, _Ready(self.subjects[which], self.forward, self.plan)
-        return self._ready[1].rows(self.plan.levels[level], draw)
+        return self._ready[1]
 
 
 class _Ready:
