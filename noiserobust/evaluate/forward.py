@@ -63,6 +63,7 @@ class Forward:
         precision: ``"fp32"`` (inputs are cast to the weights' own dtype), or ``"bf16"``.
         batch_size: examples a pass through the network, for arrays; by default 100.
         metrics: what is measured.
+        at_most: after how many examples a loader is left, at the end of a batch; by default after all.
     """
 
     data: ArrayData | DataLoader[Any]
@@ -71,6 +72,7 @@ class Forward:
     precision: str = "fp32"
     batch_size: int | None = None
     metrics: tuple[Metric, ...] = (METRICS["accuracy"],)
+    at_most: int | None = None
 
     def place(self, model: nn.Module) -> nn.Module:
         """Return a copy of a model in evaluation mode, on the device, convolutions channels-last."""
@@ -110,6 +112,8 @@ class Forward:
                 # The metrics' sums stay on the device: nothing waits for it before the end.
                 sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)] if sums else found
                 examples += _length(x)
+                if self.at_most is not None and examples >= self.at_most:
+                    break
         if not examples:
             raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
         if undefined:

@@ -68,7 +68,7 @@ def settled(forward: Forward, how: Settled) -> Forward:
 
 def _compared(model: nn.Module, subject: Subject, forward: Forward, plan: Plan) -> dict[str, Any]:
     """Compare bf16 with fp32 on the same chips and examples, metric by metric."""
-    few = replace(forward, data=_few(forward.data))
+    few = replace(forward, data=_few(forward.data), at_most=EXAMPLES)
     sites = find_sites(model, plan.select)
     strongest = max(plan.levels, key=lambda level: level.value)
     networks = [replace(few, precision=p).network(model, sites) for p in ("fp32", "bf16")]

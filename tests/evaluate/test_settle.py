@@ -114,3 +114,11 @@ def test_a_loader_has_batches_of_its_own(tmp_path: Path) -> None:
     nr.evaluate(network(), loader, noise=NOISE, levels=[0.1], draws=1, precision="bf16", out=tmp_path)
     assert settled(tmp_path)["batch_size"] is None
     assert settled(tmp_path)["compared"]["examples"] == 57
+
+
+def test_of_a_long_loader_a_part_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noiserobust.evaluate.settle.EXAMPLES", 25)
+    loader = DataLoader(TensorDataset(*data()), batch_size=10)
+    draws = nr.evaluate(network(), loader, noise=NOISE, levels=[0.1], draws=1, precision="bf16", out=tmp_path).draws
+    assert settled(tmp_path)["compared"]["examples"] == 30
+    assert list(draws["n_examples"]) == [57]
