@@ -17,7 +17,7 @@ from noiserobust.data.registry import default_normalize
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
-from noiserobust.evaluate.metrics import parse_metrics
+from noiserobust.evaluate.metrics import METRICS, parse_metrics
 from noiserobust.evaluate.montecarlo import EvaluationResult, Part, as_result, run
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
 from noiserobust.evaluate.settle import settle, settled
@@ -140,7 +140,7 @@ def make_forward(
     if batch_size is not None:
         check_integer("batch_size", batch_size, minimum=1)
     measured = parse_metrics(metrics)
-    examples = as_data(data, measured)
+    examples = as_data(data, measured, batch_size)
     if normalize == "auto":
         normalize = default_normalize(examples.name) if isinstance(examples, ArrayData) else "none"
     return Forward(
@@ -210,7 +210,7 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
         **({} if not plan.analog else _tiles(sites, forward)),
-        **({} if [m.name for m in forward.metrics] == ["accuracy"] else {"metrics": _metrics(forward)}),
+        **({} if forward.metrics == (METRICS["accuracy"],) else {"metrics": _metrics(forward)}),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],
         "noisy_share_of_parameters": round(noisy / total, 6),

@@ -68,14 +68,16 @@ class FoldedNetwork:
         Args:
             changes: each noisy weight with what noise does to it; none for the network without noise.
         """
-        left, self._noisy = self._noisy, set()
+        now: set[str] = set()
         for site, change in changes:
             noisy = site.parameter().detach().clone()
             change(noisy)
-            self._noisy.add(site.name)
+            self._noisy.add(site.name)  # whatever happens next
+            now.add(site.name)
             self._write(site.name, noisy)
-        for name in left - self._noisy:
+        for name in self._noisy - now:
             self._write(name, self.sites[name].parameter().detach())
+        self._noisy = now
         yield
 
     def __call__(self, x: Any) -> Any:

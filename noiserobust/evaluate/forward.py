@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -111,7 +112,7 @@ class Forward:
                 found = [batch_sums(m, scores if m.classifies else output, target) for m in self.metrics]
                 # The metrics' sums stay on the device: nothing waits for it before the end.
                 sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, found, strict=True)] if sums else found
-                examples += _length(x)
+                examples += _length(x, y)
                 if self.at_most is not None and examples >= self.at_most:
                     break
         if not examples:
@@ -138,7 +139,7 @@ class Forward:
         digest, total = hashlib.sha256(), 0
         with self._same_randomness():
             for x, y in self._stored_batches():
-                total += _length(x)
+                total += _length(x, y)
                 for tensor in (*_tensors(x), *_tensors(y)):
                     digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
                     digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -156,6 +157,10 @@ class Forward:
 
     def _prepared(self, x: Any, dtype: torch.dtype) -> Any:
         if isinstance(x, Mapping):
+            if str(self.normalize) != "none":
+                raise InvalidValueError(
+                    f"Expected `normalize` to be none for batches that are dictionaries, but got {self.normalize}"
+                )
             moved = {name: _to(value, self.device) for name, value in x.items()}
             return {n: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in moved.items()}
         x = x.to(self.device, non_blocking=True)
@@ -170,12 +175,15 @@ class Forward:
         return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
 
 
-def as_data(data: Data, metrics: Sequence[Metric] = (METRICS["accuracy"],)) -> ArrayData | DataLoader[Any]:
+def as_data(
+    data: Data, metrics: Sequence[Metric] = (METRICS["accuracy"],), batch_size: int | None = None
+) -> ArrayData | DataLoader[Any]:
     """Return what can be evaluated on as checked arrays or a loader.
 
     Args:
         data: arrays, or a loader.
         metrics: what will be measured: where nothing is classified, targets may be anything.
+        batch_size: of the loader of such targets.
 
     Raises:
         InvalidValueError: if it is neither.
@@ -184,10 +192,11 @@ def as_data(data: Data, metrics: Sequence[Metric] = (METRICS["accuracy"],)) -> A
         return data
     if isinstance(data, (tuple, list)) and len(data) == 2:
         x, y = data
-        if not any(m.classifies for m in metrics) and all(isinstance(v, Tensor) and v.ndim for v in data):
+        if not any(m.classifies for m in metrics) and all(isinstance(v, (Tensor, np.ndarray)) and v.ndim for v in data):
+            x, y = torch.as_tensor(x), torch.as_tensor(y)
             if len(x) != len(y):
                 raise InvalidValueError(f"Expected as many targets as inputs in `data`, but got {len(y)} and {len(x)}")
-            return DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=100)
+            return DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=batch_size or 100)
         return from_arrays(x, y, "data")
     raise InvalidValueError(f"Expected `data` to be (x, y) or a DataLoader, but got {type(data).__name__}")
 
@@ -220,5 +229,9 @@ def _first(value: Any, number: int) -> Any:
     return value[:number] if isinstance(value, Tensor) and value.ndim else value
 
 
-def _length(x: Any) -> int:
-    return len(_tensors(x)[0])
+def _length(x: Any, y: Any) -> int:
+    """Return the number of examples: the length of a target, or that of most tensors in a dictionary."""
+    if isinstance(y, Tensor) and y.ndim:
+        return len(y)
+    lengths = [len(tensor) for tensor in _tensors(x) if tensor.ndim]
+    return max(set(lengths), key=lengths.count) if lengths else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,13 +30,15 @@ class Metric:
         finish: from the sum and the count of all batches to the value; by default their ratio, and the mean of the
             ratios if they are tensors of several elements (classes, say) of which some were counted.
         classifies: whether it takes checked scores of shape (N, classes) and N integer labels.
-        code_sha256: of the file in which it is written, if it is a user's.
+        percent: whether it is a percentage.
+        code_sha256: of the file or the function in which it is written, if it is a user's.
     """
 
     name: str
     sums: Callable[[Any, Any], Sums]
     finish: Callable[[Any, Any], Any] | None = None
     classifies: bool = False
+    percent: bool = False
     code_sha256: str | None = None
 
     def value(self, total: Tensor, count: Tensor) -> float:
@@ -43,6 +47,7 @@ class Metric:
         Raises:
             InvalidValueError: if it is no finite number.
         """
+        total, count = total.cpu(), count.cpu()
         if self.finish is not None:
             found = float(self.finish(total, count))
         else:
@@ -66,16 +71,18 @@ def _top(k: int) -> Callable[[Tensor, Tensor], Sums]:
     return sums
 
 
+def _losses(scores: Tensor, labels: Tensor) -> Sums:
+    return cross_entropy(scores.float(), labels.long(), reduction="none").double().sum(), len(labels)
+
+
 def _percent(total: Tensor, count: Tensor) -> float:
     return 100.0 * float(total) / float(count)
 
 
 METRICS = {
-    "accuracy": Metric("accuracy", _top(1), _percent, classifies=True),
-    "top5": Metric("top5_accuracy", _top(5), _percent, classifies=True),
-    "loss": Metric(
-        "loss", lambda s, y: (cross_entropy(s.float(), y, reduction="none").double().sum(), len(y)), classifies=True
-    ),
+    "accuracy": Metric("accuracy", _top(1), _percent, classifies=True, percent=True),
+    "top5": Metric("top5_accuracy", _top(5), _percent, classifies=True, percent=True),
+    "loss": Metric("loss", _losses, classifies=True),
 }
 """Metrics by name: accuracies in percent, the cross-entropy in nats."""
 
@@ -112,19 +119,35 @@ def _metric(given: object) -> Metric:
         digest, given = source_sha256(given), load_callable(given, "metrics")
     if not callable(given):
         raise InvalidValueError(f"Expected `metrics` to be names or functions, but got {given!r}")
+    if digest is None:
+        digest = _source_sha256(given)
     name = getattr(given, "name", None) or getattr(given, "__name__", type(given).__name__)
     return Metric(str(name), given, getattr(given, "finish", None), code_sha256=digest)
 
 
+def _wide(value: Any) -> Tensor:
+    tensor = (value if isinstance(value, Tensor) else torch.tensor(value, dtype=None)).detach()
+    if isinstance(value, float):
+        return torch.tensor(value, dtype=torch.float64)
+    return tensor.double() if tensor.is_floating_point() else tensor.long()
+
+
+def _source_sha256(function: Callable[..., Any]) -> str | None:
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):  # typed in, or no function
+        return None
+
+
 def batch_sums(metric: Metric, output: Any, target: Any) -> tuple[Tensor, Tensor]:
-    """Return sum and count of a batch as tensors; counts and sums of integers stay integers.
+    """Return sum and count of a batch as tensors, float64 or int64.
 
     Raises:
         InvalidValueError: if a user's metric fails or returns something else.
     """
     try:
         total, count = metric.sums(output, target)
-        return torch.as_tensor(total).detach(), torch.as_tensor(count).detach()
+        return _wide(total), _wide(count)
     except InvalidValueError:
         raise
     except Exception as error:  # it may fail in any way

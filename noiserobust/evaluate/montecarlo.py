@@ -14,7 +14,7 @@ from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.draws import Draws, Job
 from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.plan import Plan, Subject
-from noiserobust.executors import Executor
+from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.executors.serial import Serial
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import find_sites
@@ -94,11 +94,13 @@ def run(
     for metric in forward.metrics:  # a draw is finished if it has all of its rows
         finished &= {_identity(row) for row in rows if row["metric"] == metric.name}
     jobs = _jobs(subjects, plan, part)
+    done_now: set[Job] = set()
     missing = [job for job, identity in jobs.items() if identity not in finished]
     with tqdm(
         total=len(jobs), initial=len(jobs) - len(missing), unit="draw", disable=None if progress else True
     ) as bar:
-        for _, found in (executor or Serial()).map(Draws(subjects, forward, plan), missing):
+        for job, found in (executor or Serial()).map(Draws(subjects, forward, plan), missing):
+            done_now.add(job)
             for row in found:
                 if (*_identity(row), row["metric"]) in have:
                     continue
@@ -106,6 +108,8 @@ def run(
                     keep(row)
                 rows.append(row)
             bar.update()
+    if lost := set(missing) - done_now:
+        raise FailedJobsError(dict.fromkeys(sorted(lost), "it was never done"))
     return rows
 
 

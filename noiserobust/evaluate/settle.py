@@ -71,7 +71,8 @@ def _compared(model: nn.Module, subject: Subject, forward: Forward, plan: Plan) 
     few = replace(forward, data=_few(forward.data), at_most=EXAMPLES)
     sites = find_sites(model, plan.select)
     strongest = max(plan.levels, key=lambda level: level.value)
-    networks = [replace(few, precision=p).network(model, sites) for p in ("fp32", "bf16")]
+    traced = () if plan.calibration else sites
+    networks = [replace(few, precision=p).network(model, traced) for p in ("fp32", "bf16")]
     differences: dict[str, list[float]] = {m.name: [] for m in few.metrics}
     allowed = {}
     for draw in range(CHIPS if strongest.noise else 1):
@@ -83,10 +84,9 @@ def _compared(model: nn.Module, subject: Subject, forward: Forward, plan: Plan) 
         (exact, examples), (half, _) = measured
         for metric in few.metrics:
             differences[metric.name].append(half[metric.name] - exact[metric.name])
-            is_percent = "accuracy" in metric.name
-            unit = 1.0 if is_percent else abs(exact[metric.name]) / 100
+            unit = 1.0 if metric.percent else abs(exact[metric.name]) / 100
             # A single example may well fall to the other side.
-            allowed[metric.name] = max(BOUND * unit, 100 / examples if is_percent else 0.0)
+            allowed[metric.name] = max(BOUND * unit, 100 / examples if metric.percent else 0.0)
     largest = {name: max(map(abs, values)) for name, values in differences.items()}
     return {
         "chips": len(next(iter(differences.values()))),

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from noiserobust.errors import NoiseRobustError
+from noiserobust.errors import InvalidValueError, NoiseRobustError
 
 JobT = TypeVar("JobT", bound=Hashable)
 ResultT = TypeVar("ResultT")
@@ -59,9 +59,29 @@ def reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def search_path() -> list[str]:
+    """Return where this process finds modules, the folders of the user's own files among them."""
+    files = [getattr(module, "__file__", None) for module in _users()]
+    return [*sys.path, os.getcwd(), *(os.path.dirname(file) for file in files if file)]
+
+
 def begin(path: list[str]) -> None:
     """Let a worker import what the process that asked for it can import, where files are the same."""
     sys.path += [entry for entry in path if entry not in sys.path]
+
+
+def unusable(error: Exception) -> Callable[[Any], Any]:
+    """Return what a worker does that could not load its work: it says so, once and for all."""
+    told = f"Expected workers to be able to load what they need, but got: {reason(error)}"
+
+    def work(job: Any) -> Any:
+        raise InvalidValueError(told)
+
+    return work
+
+
+def _users() -> list[Any]:
+    return [m for name, m in list(sys.modules.items()) if name.startswith("_noiserobust_user_")]
 
 
 def pickled(value: Any, pickler: Any = None) -> bytes:
@@ -70,7 +90,7 @@ def pickled(value: Any, pickler: Any = None) -> bytes:
 
     import cloudpickle
 
-    own = [m for name, m in list(sys.modules.items()) if name.startswith("_noiserobust_user_")]
+    own = _users()
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -6,7 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +20,19 @@ from typing import Any
 import cloudpickle
 
 from noiserobust.errors import NoiseRobustError
-from noiserobust.executors.base import TRIES, Executor, FailedJobsError, JobT, ResultT, begin, cores, pickled, reason
+from noiserobust.executors.base import (
+    TRIES,
+    Executor,
+    FailedJobsError,
+    JobT,
+    ResultT,
+    begin,
+    cores,
+    pickled,
+    reason,
+    search_path,
+    unusable,
+)
 
 _LARGE = 1 << 20  # bytes
 _PREFIX = "noiserobust-"
@@ -55,8 +66,8 @@ class Processes(Executor):
                         # Who killed a worker is not known among several: suspects run alone.
                         queue, most = (suspects, 1) if suspects else (waiting, workers + 2)
                         while queue and len(running) < most:
-                            job = queue.popleft()
-                            running[pool.submit(_call, job)] = job
+                            running[pool.submit(_call, queue[0])] = queue[0]  # raises if a worker has just died
+                            queue.popleft()
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             job = running[future]
                             try:
@@ -88,7 +99,7 @@ def _pool(workers: int, packed: bytes) -> Any:
     threads = max(cores() // workers, 1)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return ProcessPoolExecutor(
-        workers, initializer=_begin, initargs=(packed, sys.path, threads, os.getpid()), env=environment
+        workers, initializer=_begin, initargs=(packed, search_path(), threads, os.getpid()), env=environment
     )
 
 
@@ -100,7 +111,10 @@ def _begin(packed: bytes, path: list[str], threads: int, parent: int) -> None:
 
     begin(path)
     torch.set_num_threads(threads)
-    _work = _SharingUnpickler(BytesIO(packed)).load()
+    try:
+        _work = _SharingUnpickler(BytesIO(packed)).load()
+    except Exception as error:
+        _work = unusable(error)
 
 
 def _end_with(parent: int) -> None:

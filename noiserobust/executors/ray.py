@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from noiserobust.errors import InvalidValueError, MissingDependencyError, NoiseRobustError
-from noiserobust.executors.base import TRIES, Executor, FailedJobsError, JobT, ResultT, begin, pickled, reason
+from noiserobust.executors.base import (
+    TRIES,
+    Executor,
+    FailedJobsError,
+    JobT,
+    ResultT,
+    begin,
+    pickled,
+    reason,
+    search_path,
+    unusable,
+)
 
 
 class Ray(Executor):
@@ -42,24 +52,36 @@ class Ray(Executor):
 
     def _map(self, ray: Any, work: Callable[[JobT], ResultT], waiting: deque[JobT]) -> Iterator[tuple[JobT, ResultT]]:
         gpus = 1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0
-        resources = ray.cluster_resources()
-        workers = min(self.workers or int(resources.get("GPU" if gpus else "CPU", 1)), len(waiting)) or 1
-        # Each worker has a share of the CPUs, and as many threads.
-        share = max(int(resources.get("CPU", 1)) // workers, 1)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(int(node.get("GPU" if gpus else "CPU", 0)) for node in nodes)
+        workers = min(self.workers or room, room, len(waiting)) or 1
+        # Each worker has a share of the CPUs of some machine, and as many threads.
+        cpus = [int(node.get("CPU", 0)) for node in nodes]
+        share = max(min(sum(cpus) // workers, max(cpus, default=1)), 1)
         Worker = ray.remote(num_cpus=share, num_gpus=gpus)(_Worker)
         packed = [ray.put(pickled(work))]  # in a list: fetched by the worker
 
-        def worker() -> Any:
-            return Worker.remote(packed, sys.path, share)
+        starting: dict[Any, Any] = {}
+        free: list[Any] = []
 
-        free = [worker() for _ in range(workers)]
+        def start() -> None:
+            actor = Worker.remote(packed, search_path(), share)
+            starting[actor.ready.remote()] = actor
+
+        for _ in range(workers):
+            start()
         running: dict[Any, tuple[Any, JobT]] = {}
         tries, failures = Counter[JobT](), dict[JobT, str]()
         while waiting or running:
             while waiting and free:  # one job each: who dies, dies of its own
                 actor, job = free.pop(), waiting.popleft()
                 running[actor.call.remote(job)] = actor, job
-            for reference in ray.wait(list(running))[0]:
+            # Where there is no room for a worker, the others do its jobs.
+            for reference in ray.wait([*running, *starting])[0]:
+                if reference in starting:
+                    free.append(starting.pop(reference))
+                    ray.get(reference)
+                    continue
                 actor, job = running.pop(reference)
                 try:
                     result = ray.get(reference)
@@ -68,12 +90,13 @@ class Ray(Executor):
                         raise error.cause from None
                     failures[job] = reason(error.cause)
                 except ray.exceptions.RayError as error:
-                    actor = worker()
+                    start()
                     tries[job] += 1
                     if tries[job] < TRIES:
                         waiting.append(job)
                     else:
                         failures[job] = f"its worker died each time, {reason(error)}"
+                    continue
                 else:
                     yield job, result
                 free.append(actor)
@@ -90,7 +113,13 @@ class _Worker:
 
         begin(path)
         torch.set_num_threads(threads)
-        self.work = pickle.loads(ray.get(packed[0]))  # what this program itself has written
+        try:
+            self.work = pickle.loads(ray.get(packed[0]))  # what this program itself has written
+        except Exception as error:
+            self.work = unusable(error)
+
+    def ready(self) -> None:
+        return
 
     def call(self, job: Any) -> Any:
         return self.work(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,24 +39,22 @@ def merge_folders(folders: Sequence[Path], out: Path) -> int:
         raise InvalidValueError("Expected `folders` to name at least one result folder, but got none")
     manifests = [_manifest(folder) for folder in folders]
     rows: dict[tuple[Any, ...], tuple[Row, Path]] = {}
+    reference = next((i for i, m in enumerate(manifests) if "settled" in m), 0)  # one may have ended before it was
+    content = manifests[reference]
     for folder, manifest in zip(folders, manifests, strict=True):
-        _check_same(folders[0], manifests[0], folder, manifest)
+        _check_same(folders[reference], content, folder, manifest)
         for row in read_rows(folder):
             key = tuple(row[c] for c in DRAW_KEY)
             first, where = rows.setdefault(key, (row, folder))
-            if first != row:
-                named = ", ".join(f"{c} {row[c]!r}" for c in ("weights", "level", "draw", "metric"))
-                raise InvalidValueError(
-                    f"Expected {where} and {folder} to agree where they hold the same draw, but got {first['value']} "
-                    f"and {row['value']} for {named}"
-                )
-    content = manifests[0]
+            _check_agrees(where, first, folder, row)
     with DrawStore(out, content["configuration"], content["environment"]) as store:
         if "settled" in content:
-            _check_same(
-                folders[0], content, out, {**content, "settled": store.remember("settled", lambda: content["settled"])}
-            )
-        known = {tuple(row[c] for c in DRAW_KEY) for row in store.rows}
+            kept = store.remember("settled", lambda: content["settled"])
+            _check_same(folders[reference], content, out, {**content, "settled": kept})
+        known = {tuple(row[c] for c in DRAW_KEY): row for row in store.rows}
+        for key, row in known.items():
+            if key in rows:
+                _check_agrees(rows[key][1], rows[key][0], out, row)
         for key, (row, _) in rows.items():
             if key not in known:
                 store.append(row)
@@ -87,8 +86,19 @@ def _check_same(folder: Path, manifest: dict[str, Any], other: Path, others: dic
         )
 
 
+def _check_agrees(one: Path, row: Row, other: Path, others: Row) -> None:
+    if row != others:
+        named = ", ".join(f"{c} {row[c]!r}" for c in ("weights", "level", "draw", "metric"))
+        raise InvalidValueError(
+            f"Expected {one} and {other} to agree where they hold the same draw, but got {row['value']} and "
+            f"{others['value']} for {named}"
+        )
+
+
 def _missing(configuration: dict[str, Any], rows: Sequence[Row]) -> int:
     """Return how many draws are not there: each of the weights on each level, once if it is without noise."""
     levels = configuration["levels"]
     wanted = len(configuration["weights"]) * sum(configuration["draws"] if level else 1 for level in levels)
-    return wanted - len({tuple(row[c] for c in DRAW_KEY if c != "metric") for row in rows})
+    metrics = len(configuration.get("metrics", ["accuracy"]))
+    found = Counter(tuple(row[c] for c in DRAW_KEY if c != "metric") for row in rows)
+    return wanted - sum(number == metrics for number in found.values())  # a draw has a row for each

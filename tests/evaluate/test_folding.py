@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ import noiserobust as nr
 from noiserobust.evaluate import folding
 from noiserobust.evaluate.folding import FoldedNetwork
 from noiserobust.evaluate.networks import fastest
-from noiserobust.noise.sites import find_sites
-from noiserobust.perturb import noisy_weights
+from noiserobust.noise.sites import Site, find_sites
+from noiserobust.perturb import Change, noisy_weights
 
 STREAM = nr.Stream(0, "deploy", 0, 0)
 
@@ -203,3 +204,24 @@ def test_a_chip_read_anew_for_each_batch_is_folded_too() -> None:
         with torch.no_grad():
             total += nn.functional.cross_entropy(noisy(a), b, reduction="sum").item()
     assert found[0] == pytest.approx(total / 50, rel=1e-5)
+
+
+def test_an_error_leaves_no_noise_behind() -> None:
+    torch.manual_seed(0)
+    model, x = settled(nr.build_model("digits-cnn")), torch.rand(8, 1, 8, 8)
+    sites = find_sites(model)
+    network = fastest(model, sites, "fp32", lambda dtype: [x.to(dtype), x[:3].to(dtype)])
+
+    def failing(noise: nr.Noise) -> Iterator[tuple[Site, Change]]:
+        yield from itertools.islice(noisy_weights(sites, noise, STREAM), 2)
+        raise MemoryError
+
+    with torch.inference_mode():
+        with network.on():
+            clean = network(x)
+        with network.on(noisy_weights(sites, nr.GaussianNoise(0.5), STREAM)):
+            assert not torch.equal(network(x), clean)
+        with pytest.raises(MemoryError), network.on(failing(nr.GaussianNoise(0.3))):
+            pass
+        with network.on():
+            assert torch.equal(network(x), clean)

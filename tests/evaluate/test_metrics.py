@@ -175,3 +175,44 @@ def test_the_command_measures_what_a_file_says(tmp_path: Path, capsys: pytest.Ca
     assert draws[draws["metric"] == "confidence"]["value"].between(0.1, 1).all()
     assert main(["report", f"{tmp_path}/out", "--out", f"{tmp_path}/report"]) == 0
     assert "confidence" in (tmp_path / "report/report.html").read_text()
+
+
+def test_sums_are_wide() -> None:
+    x, y = torch.zeros(2000, 4), torch.zeros(2000)
+    tenth = nr.evaluate(
+        nn.Linear(4, 1), (x, y), noise=NOISE, levels=[0.1], draws=1, batch_size=1, metrics=lambda o, t: (0.1, 1)
+    )
+    assert tenth.draws["value"][0] == pytest.approx(0.1, rel=1e-12)
+
+
+def test_targets_of_other_kinds() -> None:
+    x, y = torch.randn(20, 6), torch.randint(0, 3, (20,), dtype=torch.int32)
+    loader = DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    model, settings = nn.Linear(6, 3), {"noise": NOISE, "levels": [0.1], "draws": 2, "metrics": ["accuracy", "loss"]}
+    narrow = nr.evaluate(model, loader, **settings).draws
+    wide = nr.evaluate(model, (x, y.long()), **settings).draws
+    assert list(narrow["value"]) == pytest.approx(list(wide["value"]), rel=1e-6)
+
+    def error(output: Tensor, target: Tensor) -> tuple[Tensor, int]:
+        return (output[:, 0] - target).abs().sum(), len(target)
+
+    targets = np.linspace(0, 1, 20)
+    found = nr.evaluate(model, (x.numpy(), targets), noise=NOISE, levels=["clean"], metrics=error).draws["value"][0]
+    with torch.no_grad():
+        assert found == pytest.approx((model(x)[:, 0] - torch.from_numpy(targets)).abs().mean().item(), rel=1e-6)
+
+
+def test_a_metric_of_a_name_that_is_taken_is_another(tmp_path: Path) -> None:
+    def accuracy(output: Tensor, target: Tensor) -> tuple[Tensor, int]:
+        return output.softmax(1).amax(1).sum(), len(target)
+
+    settings = {"noise": NOISE, "levels": [0.1], "draws": 2, "out": tmp_path}
+    nr.evaluate(network(), data(), **settings)
+    with pytest.raises(InvalidValueError, match="differing: metrics"):
+        nr.evaluate(network(), data(), metrics=accuracy, **settings)
+
+
+def test_dictionaries_are_not_normalised() -> None:
+    settings = {"noise": NOISE, "levels": [0.1], "draws": 1, "metrics": perplexity}
+    with pytest.raises(InvalidValueError, match="`normalize` to be none for batches that are dictionaries"):
+        nr.evaluate(Words(), DataLoader(texts(), batch_size=4), normalize="cifar10", **settings)

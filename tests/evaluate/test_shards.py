@@ -99,3 +99,35 @@ def test_a_shard_is_a_part(evaluated: Any, shard: str, capsys: pytest.CaptureFix
         evaluated("out", f"--shard={shard}", status=2)
         assert "Expected `shard` to be a part such as 2/8" in capsys.readouterr().err
         assert not Path("out").exists()
+
+
+def test_half_a_draw_is_missing(evaluated: Any) -> None:
+    whole, cut = evaluated("whole"), evaluated("cut")
+    draws = pd.read_csv(cut / "draws.csv")
+    draws.drop(index=len(draws) - 1).to_csv(cut / "draws.csv", index=False)  # a loss, of which the accuracy is there
+    assert merge_folders([cut], Path("merged")) == 1
+    assert not Path("merged/draws.csv").exists()
+    evaluated("merged")
+    assert same(whole, Path("merged"))
+
+
+def test_what_was_settled_is_compared_whichever_part_has_it(evaluated: Any) -> None:
+    parts = [evaluated(name, "--shard", f"{i}/3") for i, name in enumerate(("a", "b", "c"), start=1)]
+    manifests = [json.loads((part / "manifest.json").read_text()) for part in parts]
+    del manifests[0]["settled"]  # as if it had been killed before
+    (parts[0] / "manifest.json").write_text(json.dumps(manifests[0]))
+    assert merge_folders(parts, Path("merged")) == 0
+    assert json.loads(Path("merged/manifest.json").read_text())["settled"] == manifests[1]["settled"]
+    manifests[2]["settled"]["precision"] = "bf16"
+    (parts[2] / "manifest.json").write_text(json.dumps(manifests[2]))
+    with pytest.raises(InvalidValueError, match=r"b and c differ in settled\.precision"):
+        merge_folders(parts, Path("again"))
+
+
+def test_what_is_there_already_has_to_agree(evaluated: Any) -> None:
+    one, out = evaluated("one"), evaluated("out")
+    draws = pd.read_csv(out / "draws.csv")
+    draws.loc[0, "value"] += 1
+    draws.to_csv(out / "draws.csv", index=False)
+    with pytest.raises(InvalidValueError, match="Expected one and out to agree where they hold the same draw"):
+        merge_folders([one], out)

@@ -92,6 +92,49 @@ def test_a_job_that_always_kills_takes_no_other_with_it(executor: Executor, tmp_
     assert sorted(done) == [(j, j**2) for j in range(20) if j != 7]
 
 
+class Slow:
+    """Does nothing, slowly."""
+
+    def __call__(self, job: int) -> None:
+        time.sleep(0.05)
+
+
+def test_a_worker_may_die_while_nobody_looks() -> None:
+    results = make_executor("processes", 2).map(Square(Slow()), range(12))
+    done = [next(results)]
+    workers = [pid for pid in children(os.getpid()) if b"popen_loky" in (pid / "cmdline").read_bytes()]
+    os.kill(int(workers[0].name), signal.SIGKILL)
+    time.sleep(1)  # as if what was found had to be written
+    done.extend(results)
+    assert sorted(done) == [(j, j**2) for j in range(12)]
+
+
+class Unloadable:
+    """Cannot be made in another process."""
+
+    def __reduce__(self) -> Any:
+        return refuse, ()
+
+    def __call__(self, job: int) -> int:
+        return job
+
+
+def refuse() -> None:
+    """Fail."""
+    raise ImportError("no module named blocks")
+
+
+@on(PARALLEL)
+def test_work_that_cannot_be_loaded_is_said_once(executor: Executor) -> None:
+    with pytest.raises(InvalidValueError, match=r"workers to be able to load .* ImportError: no module named blocks"):
+        list(executor.map(Unloadable(), range(30)))
+
+
+@pytest.mark.slow
+def test_more_workers_than_the_cluster_has_room_for(cluster: None) -> None:
+    assert len(list(make_executor("ray", 9).map(Square(), range(20)))) == 20
+
+
 def complain(kind: type[Exception], job: int) -> None:
     """Raise for job 3."""
     if job == 3:
@@ -150,13 +193,22 @@ def test_executors_are_checked(arguments: Any, said: str) -> None:
         make_executor(*arguments)
 
 
+BLOCKS = """
+from torch import nn
+
+class Head(nn.Linear):
+    def __init__(self):
+        super().__init__(144, 10)
+"""
+
 MODEL = """
 from torch import nn
+from blocks import Head
 
 class Mine(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), Head())
 
     def forward(self, x):
         return self.layers(x)
@@ -170,6 +222,8 @@ def surprise(output, target):
 def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(MODEL)
+    Path("blocks.py").write_text(BLOCKS)  # what is beside a user's file can be imported by it
+    monkeypatch.delitem(sys.modules, "blocks", raising=False)
     for seed in (0, 1):
         torch.manual_seed(seed)
         model = nr.build_model("mine.py:Mine")
