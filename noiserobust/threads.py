@@ -47,15 +47,16 @@ def in_threads(
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(_cores() - 1, 1), thread_name_prefix="noiserobust")
+    return ThreadPoolExecutor(max(cores() - 1, 1), thread_name_prefix="noiserobust")
 
 
 def _threads() -> int:
     torch = sys.modules.get("torch")
-    return _cores() if torch is None else int(torch.get_num_threads())
+    return cores() if torch is None else int(torch.get_num_threads())
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

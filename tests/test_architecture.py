@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
-    "executors": {"errors"},
+    "executors": {"errors", "threads", "results"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},

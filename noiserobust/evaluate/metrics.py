@@ -126,9 +126,8 @@ def _metric(given: object) -> Metric:
 
 
 def _wide(value: Any) -> Tensor:
-    tensor = (value if isinstance(value, Tensor) else torch.tensor(value, dtype=None)).detach()
-    if isinstance(value, float):
-        return torch.tensor(value, dtype=torch.float64)
+    dtype = torch.float64 if isinstance(value, float) else None
+    tensor: Tensor = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype)
     return tensor.double() if tensor.is_floating_point() else tensor.long()
 
 

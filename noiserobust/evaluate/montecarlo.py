@@ -52,7 +52,7 @@ def parse_part(text: str | None) -> Part:
     Raises:
         InvalidValueError: if it is none.
     """
-    which, slash, parts = (text or "1/1").partition("/")
+    which, slash, parts = ("1/1" if text is None else text).partition("/")
     if not slash or not which.isdecimal() or not parts.isdecimal() or not 1 <= int(which) <= int(parts):
         raise InvalidValueError(f"Expected `shard` to be a part such as 2/8, from 1/8 to 8/8, but got {text!r}")
     return int(which), int(parts)

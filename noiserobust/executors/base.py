@@ -48,12 +48,6 @@ class Executor(ABC):
         """
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 def reason(error: BaseException) -> str:
     """Return what an error says, in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from noiserobust.errors import NoiseRobustError
+from noiserobust.errors import NoiseRobustError, OutputError
 from noiserobust.executors.base import (
     TRIES,
     Executor,
@@ -27,12 +27,13 @@ from noiserobust.executors.base import (
     JobT,
     ResultT,
     begin,
-    cores,
     pickled,
     reason,
     search_path,
     unusable,
 )
+from noiserobust.results.lock import FolderLock
+from noiserobust.threads import cores
 
 _LARGE = 1 << 20  # bytes
 _PREFIX = "noiserobust-"
@@ -56,6 +57,7 @@ class Processes(Executor):
         failures: dict[JobT, str] = {}
         _remove_left_over()
         with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+            lock = FolderLock(Path(folder))  # until this process ends, however it ends
             packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
             while waiting or suspects:
                 workers = min(self.workers, len(waiting) + len(suspects))
@@ -89,6 +91,7 @@ class Processes(Executor):
                             failures[job] = "its worker died each time"
                 finally:
                     pool.shutdown(wait=True, kill_workers=True)
+            lock.release()
         if failures:
             raise FailedJobsError(failures)
 
@@ -128,8 +131,14 @@ def _remove_left_over() -> None:
     """Remove what a killed evaluation has left in the folder for temporary files."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not Path("/proc", pid).exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        if not pid.isdecimal() or Path("/proc", pid).exists() or not Path("/proc/self").exists():
+            continue
+        try:  # the process may be one that cannot be seen from here, of another container
+            lock = FolderLock(folder)
+        except OutputError:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 def _call(job: Any) -> Any:

@@ -54,6 +54,8 @@ class Ray(Executor):
         gpus = 1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room = sum(int(node.get("GPU" if gpus else "CPU", 0)) for node in nodes)
+        if not room:
+            raise InvalidValueError(f"Expected a cluster with {'a GPU' if gpus else 'CPUs'}, but it has none")
         workers = min(self.workers or room, room, len(waiting)) or 1
         # Each worker has a share of the CPUs of some machine, and as many threads.
         cpus = [int(node.get("CPU", 0)) for node in nodes]
@@ -71,6 +73,7 @@ class Ray(Executor):
         for _ in range(workers):
             start()
         running: dict[Any, tuple[Any, JobT]] = {}
+        broken = 0
         tries, failures = Counter[JobT](), dict[JobT, str]()
         while waiting or running:
             while waiting and free:  # one job each: who dies, dies of its own
@@ -79,8 +82,18 @@ class Ray(Executor):
             # Where there is no room for a worker, the others do its jobs.
             for reference in ray.wait([*running, *starting])[0]:
                 if reference in starting:
-                    free.append(starting.pop(reference))
-                    ray.get(reference)
+                    actor = starting.pop(reference)
+                    try:
+                        ray.get(reference)
+                    except ray.exceptions.RayError as error:  # its machine is gone, or it cannot import what it needs
+                        if not waiting:
+                            continue
+                        broken += 1
+                        if broken > TRIES * workers:
+                            raise FailedJobsError(dict.fromkeys(waiting, reason(error))) from None
+                        start()
+                    else:
+                        free.append(actor)
                     continue
                 actor, job = running.pop(reference)
                 try:
