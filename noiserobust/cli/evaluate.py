@@ -10,6 +10,8 @@ from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
 from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError
 
+_PRECISION = ["method", "train_seed", "level", "mean", "half_width", "noise_std", "n_draws", "passes", "plain_passes"]
+
 
 def add_demo(parser: ArgumentParser) -> None:
     """Add the arguments."""
@@ -49,7 +51,18 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--metrics", type=str, nargs="+", default=["accuracy"], help="accuracy, top5, loss or file.py:callable"
     )
-    parser.add_argument("--draws", type=int, default=10, help="noise draws (chips) for each file and level, >= 1")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        help="noise draws (chips) for each file and level, >= 1; default: 10, or what --until takes",
+    )
+    parser.add_argument(
+        "--until",
+        type=float,
+        metavar="HALFWIDTH",
+        help="draw chips, each on some of the examples, until the 95%% interval for their mean is this narrow, such as "
+        "0.3 points; not for yields and tails",
+    )
     parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
     parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
@@ -95,7 +108,16 @@ def evaluate(settings: Namespace) -> None:
         executor=make_executor(settings.executor, settings.workers, settings.address),
     )
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
-    print(f"{out}: draws.csv, summary.csv, manifest.json")
+    if settings.until is None:
+        print(f"{out}: draws.csv, summary.csv, manifest.json")
+        return
+    found = result.precision()
+    print(found.to_string(index=False, columns=_PRECISION, float_format="%.4g"))
+    spent, plain = found["passes"].sum(), found["plain_passes"].sum()
+    print(f"{spent:,} examples passed on noisy chips, {plain:,} if each chip were run on all of them")
+    if missed := int((found["half_width"] > settings.until).sum()):
+        print(f"{missed} of {len(found)} intervals are wider than +-{settings.until:g}: they have all `draws`")
+    print(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json")
 
 
 def add_merge(parser: ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from noiserobust.evaluate.forward import Data, Forward, as_data, pick_device
 from noiserobust.evaluate.metrics import METRICS, parse_metrics
 from noiserobust.evaluate.montecarlo import EvaluationResult, Part, as_result, run
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
+from noiserobust.evaluate.precision import run_until, sampled_metric
 from noiserobust.evaluate.settle import settle, settled
 from noiserobust.executors import Executor, make_executor
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
+from noiserobust.results.files import write_atomic
 from noiserobust.results.manifest import environment
+from noiserobust.results.schema import PRECISION_FILE
 from noiserobust.results.store import DrawStore
 
 
@@ -34,7 +38,7 @@ def evaluate(
     *,
     noise: Noise,
     levels: Iterable[float | str] | None = None,
-    draws: int = 10,
+    draws: int | None = None,
     seed: int = 0,
     precision: str = "fp32",
     device: str = "auto",
@@ -47,6 +51,7 @@ def evaluate(
     calibration: Calibration | None = None,
     reads: str = "pass",
     analog: bool = False,
+    until: float | None = None,
     executor: str | Executor = "serial",
     out: str | Path | None = None,
     progress: bool = False,
@@ -62,7 +67,8 @@ def evaluate(
         noise: the noise; the same object the trainer takes.
         levels: severities, numbers or text (``"1d"`` for a device); ``0`` and ``"clean"`` mean without
             noise. By default the noise's own level.
-        draws: chips for each model and level, >= 1; a level without noise has one.
+        draws: chips for each model and level, >= 1, by default 10; a level without noise has one. With ``until`` at
+            most so many, >= 2, by default 10,000.
         seed: root seed of the chips, >= 0. Draw k is the same chip at every level and for every method.
         precision: ``"fp32"``, or ``"bf16"``, which is compared with fp32 on three chips at the strongest noise first,
             and not used if an accuracy differs by more than half a point (another metric by half a percent).
@@ -83,13 +89,17 @@ def evaluate(
             ``"batch"``, which makes results depend on ``batch_size``.
         analog: whether layers are simulated as full analog tiles by aihwkit, on the CPU, with the periphery of the
             device's profile: slow. Layers that cannot be tiles stay digital, and without noise.
+        until: draw chips until the 95% interval for the mean over chips is no wider than plus and minus this, > 0, in
+            units of the metric, for each model and level. Each chip is run on some of the examples only, and compared
+            with what the model does on them without noise: far fewer passes for the same mean, but not for yields or
+            tails. For arrays, and one metric of ``accuracy``, ``top5`` and ``loss``.
         executor: where draws are computed: ``"serial"``, ``"processes"`` of this machine, ``"ray"``, or one with
             settings from :func:`noiserobust.executors.make_executor`. The results are the same.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show progress: a bar on a terminal, a line every half minute elsewhere.
 
     Returns:
-        The draws, one row each, and their summary.
+        The draws, one row each, and their summary; with ``until`` also how precise it is.
 
     Raises:
         InvalidValueError: if an argument is not valid, or model, data and noise do not fit together.
@@ -114,10 +124,12 @@ def evaluate(
         raise InvalidValueError(f"Expected `calibration` to be a nr.Calibration, but got {calibration!r}")
     where = executor if isinstance(executor, Executor) else make_executor(executor)
     severities = parse_levels(noise, [noise.level] if levels is None else levels)
-    plan = Plan(noise, severities, draws, seed, select, calibration, reads, analog)
+    plan = Plan(noise, severities, draws_of(draws, until), seed, select, calibration, reads, analog, until)
     forward = make_forward(data, normalize, device, precision, batch_size, metrics)
     if out is None:
         forward = settled(forward, settle(subjects[0], forward, plan))
+        if until is not None:
+            return as_result(run_until(subjects, forward, plan, _measured, progress=progress, executor=where))
         return as_result(run(subjects, forward, plan, progress=progress, executor=where))
     hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
     configuration = describe(plan, forward, sequence[0], {"weights": hashes})
@@ -172,17 +184,24 @@ def run_into(
     """
     with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
         forward = settled(forward, store.remember("settled", lambda: settle(subjects[0], forward, plan)))
-        rows = run(
-            *(subjects, forward, plan),
-            done=store.rows,
-            keep=store.append,
-            progress=progress,
-            part=part,
-            executor=executor,
-        )
-        result = as_result(rows)
+        how: dict[str, Any] = {"done": store.rows, "keep": store.append, "progress": progress, "executor": executor}
+        if plan.until is not None:
+            known = partial(store.remember, "chip_cost")
+            result = as_result(run_until(subjects, forward, plan, known, **how))
+            write_atomic(out / PRECISION_FILE, result.precision().to_csv(index=False))
+        else:
+            result = as_result(run(subjects, forward, plan, part=part, **how))
         store.finish(result.summary())
     return result
+
+
+def draws_of(draws: int | None, until: float | None) -> int:
+    """Return the number of draws, or what it is by default."""
+    return (10 if until is None else 10_000) if draws is None else draws
+
+
+def _measured(measure: Callable[[], float]) -> float:
+    return measure()
 
 
 def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +214,8 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         more: what else there is to say; its ``data`` is merged with the hash of the data.
     """
     sites = find_sites(model, plan.select)
+    if plan.until is not None:
+        sampled_metric(forward)
     if plan.calibration is not None:
         plan.calibration.check(model, sites)  # before anything is written
     noisy, total = sum(s.weight().numel() for s in sites), sum(p.numel() for p in model.parameters())
@@ -210,6 +231,7 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         "data": {**forward.describe_data(), **more.get("data", {})},
         **({} if plan.calibration is None else {"calibration": plan.calibration.describe()}),
         **({} if not plan.analog else _tiles(sites, forward)),
+        **({} if plan.until is None else {"until": plan.until}),
         **({} if forward.metrics == (METRICS["accuracy"],) else {"metrics": _metrics(forward)}),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
         "noisy_weights": [site.name for site in sites],

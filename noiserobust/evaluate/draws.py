@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,7 +52,31 @@ class Draws:
             InvalidValueError: if data, weights or noise do not fit together.
         """
         which, level, draw = job
-        return self._subject(which).rows(self.plan.levels[level], draw)
+        severity = self.plan.levels[level]
+        with self.on_chip(which, severity.noise, draw) as (network, around):
+            values, n_examples = self.forward.measure(network, around)
+        return [self.row(which, severity, draw, metric, value, n_examples) for metric, value in values.items()]
+
+    def on_chip(self, which: int, noise: Noise | None, draw: int) -> AbstractContextManager[tuple[Network, Around]]:
+        """Return a context with the network of one of the subjects on a chip, and what to put around each batch."""
+        subject = self.subjects[which]
+        return self._subject(which).on_chip(noise, chip_stream(self.plan.seed, subject.train_seed, draw))
+
+    def row(self, which: int, level: Level, draw: int, metric: str, value: float, n_examples: int) -> Row:
+        """Return a row of ``draws.csv``."""
+        subject, plan = self.subjects[which], self.plan
+        return {
+            "method": subject.method,
+            "train_seed": subject.train_seed,
+            "weights": subject.weights,
+            "noise": plan.noise_name,
+            "level_name": plan.noise.level_name,
+            "level": level.value,
+            "draw": draw,
+            "metric": metric,
+            "value": value,
+            "n_examples": n_examples,
+        }
 
     def network(self, which: int) -> Network:
         """Return the network of one of the subjects."""
@@ -69,7 +93,7 @@ class _Ready:
     """The network of one subject, ready for chip after chip."""
 
     def __init__(self, subject: Subject, forward: Forward, plan: Plan) -> None:
-        self.subject, self.forward, self.plan = subject, forward, plan
+        self.forward, self.plan = forward, plan
         model = subject.load()
         find_sites(model, plan.select)  # what cannot be perturbed may not bear copying either: check first
         _check_finite(model, subject)
@@ -86,36 +110,24 @@ class _Ready:
 
             self.analog = AnalogModel(model, self.sites, plan.noise.profile)
 
-    def rows(self, level: Level, draw: int) -> list[Row]:
-        """Return the rows of a draw."""
-        subject, plan = self.subject, self.plan
-        values, n_examples = self._measured(level.noise, chip_stream(plan.seed, subject.train_seed, draw))
-        return [
-            {
-                "method": subject.method,
-                "train_seed": subject.train_seed,
-                "weights": subject.weights,
-                "noise": plan.noise_name,
-                "level_name": plan.noise.level_name,
-                "level": level.value,
-                "draw": draw,
-                "metric": metric,
-                "value": value,
-                "n_examples": n_examples,
-            }
-            for metric, value in values.items()
-        ]
-
-    def _measured(self, noise: Noise | None, stream: Stream) -> tuple[dict[str, float], int]:
+    @contextmanager
+    def on_chip(self, noise: Noise | None, stream: Stream) -> Iterator[tuple[Network, Around]]:
+        """Put the network on a chip for the time of the block."""
         forward, network, sites = self.forward, self.network, self.sites
         if self.analog:
             with self.analog.on_chip(noise, stream) as tiles:
-                return forward.measure(forward.network(tiles))
+                yield forward.network(tiles), _nothing
+            return
         if self.plan.reads == "batch" and isinstance(noise, TimedNoise):
-            return forward.measure(network, _reading(network, noise.on_chip(sites, stream), sites, stream))
+            yield network, _reading(network, noise.on_chip(sites, stream), sites, stream)
+            return
         calibrated = self.calibrator.calibrated(forward.autocast) if self.calibrator and noise else nullcontext()
         with network.on(noisy_weights(sites, noise, stream) if noise else ()), calibrated:
-            return forward.measure(network)
+            yield network, _nothing
+
+
+def _nothing(batch: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _reading(network: Network, chip: Noise, sites: Sequence[Site], stream: Stream) -> Around:

@@ -15,7 +15,7 @@ from noiserobust.callables import source_sha256
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.registry import load_data
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
-from noiserobust.evaluate.api import describe, make_forward, run_into
+from noiserobust.evaluate.api import describe, draws_of, make_forward, run_into
 from noiserobust.evaluate.calibration import KINDS, Calibration
 from noiserobust.evaluate.montecarlo import EvaluationResult, parse_part
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
@@ -38,7 +38,7 @@ class EvaluateConfig:
         data: name of the data set; its test split is used.
         noise: name of the noise, of a profile, or a .yaml file.
         levels: severities in the units of the noise, or ``clean``.
-        draws: chips for each file and level.
+        draws: chips for each file and level, by default 10; with ``until`` at most so many, by default 10,000.
         seed: root seed of the chips.
         model_args: keyword arguments of the model.
         normalize: by default what the weights were trained with, or what the data set has.
@@ -52,6 +52,7 @@ class EvaluateConfig:
         metrics: what is measured: ``accuracy``, ``top5``, ``loss`` or file.py:callable.
         examples: how many test examples are used, the first of a fixed random order; by default all.
         calibration_examples: how many training examples it takes, >= 2.
+        until: half-width of the 95% interval for the mean over chips at which no more are drawn.
     """
 
     model: str
@@ -59,7 +60,7 @@ class EvaluateConfig:
     data: str
     noise: str
     levels: Sequence[float | str]
-    draws: int = 10
+    draws: int | None = None
     seed: int = 0
     model_args: Mapping[str, Any] = field(default_factory=dict)
     normalize: str | None = None
@@ -73,6 +74,7 @@ class EvaluateConfig:
     analog: bool = False
     examples: int | None = None
     metrics: Sequence[str] = ("accuracy",)
+    until: float | None = None
 
 
 def evaluate_files(
@@ -98,11 +100,16 @@ def evaluate_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     part = parse_part(shard)
+    if config.until is not None and shard is not None:
+        raise InvalidValueError(
+            "Expected no `shard` with `until`, but got one: which draws are needed is only known once others are done; "
+            "an executor shares them out"
+        )
     noise = build_noise(config.noise)
     levels = parse_levels(noise, list(config.levels))
     calibration = _calibration(config, download=download)
     extra: dict[str, Any] = {"calibration": calibration, "reads": config.reads, "analog": config.analog}
-    plan = Plan(noise, levels, config.draws, config.seed, **extra)
+    plan = Plan(noise, levels, draws_of(config.draws, config.until), config.seed, **extra, until=config.until)
     files = [read_weights(path) for path in config.weights]
     model = build_model(config.model, config.model_args)
     for file in files:

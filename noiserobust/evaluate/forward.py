@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,12 +117,30 @@ class Forward:
                     break
         if not examples:
             raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
-        if undefined:
-            raise InvalidValueError(
-                f"Expected the model's scores to be numbers, but they are NaN for {undefined.item()} of {examples} "
-                "examples; is the noise or the data out of all proportion?"
-            )
+        _check_defined(undefined, examples)
         return {m.name: m.value(*s) for m, s in zip(self.metrics, sums, strict=True)}, examples
+
+    def each(self, network: Network, value: Callable[[Tensor, Tensor], Tensor], examples: Tensor) -> Tensor:
+        """Return a value of each of some examples of arrays, in their order, on the CPU.
+
+        Args:
+            network: from :meth:`network`; of classes.
+            value: returns the values of a batch, shape (N, ...), given scores (N, classes) and labels (N,).
+            examples: which of the data.
+
+        Raises:
+            InvalidValueError: if the data do not fit the model.
+        """
+        assert isinstance(self.data, ArrayData)
+        chosen = replace(self, data=self.data.subset(examples))
+        found, undefined = [], torch.zeros((), dtype=torch.int64, device=self.device)
+        with torch.inference_mode(), network.precision():
+            for x, y in chosen._stored_batches():
+                scores = class_scores(outputs(network, self._prepared(x, network.dtype)), y)
+                undefined += scores.isnan().any(dim=1).sum()
+                found.append(value(scores, y.to(self.device)))
+        _check_defined(undefined, len(examples))
+        return torch.cat(found).cpu()
 
     def prepared(self, x: Tensor, model: nn.Module) -> Any:
         """Return stored inputs as a placed model takes them."""
@@ -199,6 +217,14 @@ def as_data(
             return DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=batch_size or 100)
         return from_arrays(x, y, "data")
     raise InvalidValueError(f"Expected `data` to be (x, y) or a DataLoader, but got {type(data).__name__}")
+
+
+def _check_defined(undefined: Tensor, examples: int) -> None:
+    if undefined:
+        raise InvalidValueError(
+            f"Expected the model's scores to be numbers, but they are NaN for {undefined.item()} of {examples} "
+            "examples; is the noise or the data out of all proportion?"
+        )
 
 
 def _pair(batch: Any) -> Batch:

@@ -31,6 +31,7 @@ class Metric:
             ratios if they are tensors of several elements (classes, say) of which some were counted.
         classifies: whether it takes checked scores of shape (N, classes) and N integer labels.
         percent: whether it is a percentage.
+        each: returns the value of each example, shape (N,), of checked scores and labels, if the metric is their mean.
         code_sha256: of the file or the function in which it is written, if it is a user's.
     """
 
@@ -39,6 +40,7 @@ class Metric:
     finish: Callable[[Any, Any], Any] | None = None
     classifies: bool = False
     percent: bool = False
+    each: Callable[[Tensor, Tensor], Tensor] | None = None
     code_sha256: str | None = None
 
     def value(self, total: Tensor, count: Tensor) -> float:
@@ -61,28 +63,40 @@ class Metric:
         return found
 
 
-def _top(k: int) -> Callable[[Tensor, Tensor], Sums]:
-    def sums(scores: Tensor, labels: Tensor) -> Sums:
+def _top(k: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def hits(scores: Tensor, labels: Tensor) -> Tensor:
         if scores.shape[1] < k:
             raise InvalidValueError(f"Expected at least {k} classes for top{k}, but the model has {scores.shape[1]}")
         best = scores.argmax(dim=1, keepdim=True) if k == 1 else scores.topk(k, dim=1).indices
-        return (best == labels[:, None]).any(dim=1).sum(), len(labels)
+        return (best == labels[:, None]).any(dim=1)
 
-    return sums
+    return hits
 
 
-def _losses(scores: Tensor, labels: Tensor) -> Sums:
-    return cross_entropy(scores.float(), labels.long(), reduction="none").double().sum(), len(labels)
+def _losses(scores: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(scores.float(), labels.long(), reduction="none").double()
 
 
 def _percent(total: Tensor, count: Tensor) -> float:
     return 100.0 * float(total) / float(count)
 
 
+def _share(name: str, hits: Callable[[Tensor, Tensor], Tensor]) -> Metric:
+    """Return the percentage of examples that are hits."""
+
+    def sums(scores: Tensor, labels: Tensor) -> Sums:
+        return hits(scores, labels).sum(), len(labels)
+
+    def each(scores: Tensor, labels: Tensor) -> Tensor:
+        return 100.0 * hits(scores, labels).double()
+
+    return Metric(name, sums, _percent, classifies=True, percent=True, each=each)
+
+
 METRICS = {
-    "accuracy": Metric("accuracy", _top(1), _percent, classifies=True, percent=True),
-    "top5": Metric("top5_accuracy", _top(5), _percent, classifies=True, percent=True),
-    "loss": Metric("loss", _losses, classifies=True),
+    "accuracy": _share("accuracy", _top(1)),
+    "top5": _share("top5_accuracy", _top(5)),
+    "loss": Metric("loss", lambda s, y: (_losses(s, y).sum(), len(y)), classifies=True, each=_losses),
 }
 """Metrics by name: accuracies in percent, the cross-entropy in nats."""
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from torch import nn
-from tqdm import tqdm
 
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.draws import Draws, Job
@@ -19,8 +18,9 @@ from noiserobust.executors.serial import Serial
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import noisy_weights
+from noiserobust.progress import progress_bar
 from noiserobust.results.store import Row, as_frame
-from noiserobust.results.summary import summarize
+from noiserobust.results.summary import precision, summarize
 from noiserobust.rng import Stream
 
 Part = tuple[int, int]
@@ -44,6 +44,17 @@ class EvaluationResult:
             ci_level: level of the Student-t interval over train seeds, in (0, 1).
         """
         return summarize(self.draws, ci_level)
+
+    def precision(self, ci_level: float = 0.95) -> pd.DataFrame:
+        """Return one row a (weights, level) with noise: the mean over chips, its interval, and the passes it took.
+
+        Args:
+            ci_level: level of the Student-t interval over chips, in (0, 1).
+
+        Raises:
+            InvalidValueError: if draws were not sampled with ``until``.
+        """
+        return precision(self.draws, ci_level)
 
 
 def parse_part(text: str | None) -> Part:
@@ -77,7 +88,7 @@ def run(
         plan: noise, levels, draws.
         done: rows of an earlier run, not computed again.
         keep: called with each new row as soon as it is known.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show progress.
         part: which part of how many is computed, the first is 1.
         executor: where draws are computed; by default here, one after the other.
 
@@ -96,9 +107,7 @@ def run(
     jobs = _jobs(subjects, plan, part)
     done_now: set[Job] = set()
     missing = [job for job, identity in jobs.items() if identity not in finished]
-    with tqdm(
-        total=len(jobs), initial=len(jobs) - len(missing), unit="draw", disable=None if progress else True
-    ) as bar:
+    with progress_bar(len(jobs), "draw", done=len(jobs) - len(missing), shown=progress) as bar:
         for job, found in (executor or Serial()).map(Draws(subjects, forward, plan), missing):
             done_now.add(job)
             for row in found:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from noiserobust.errors import InvalidValueError, check_choice, check_integer
+from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.noise.base import CLEAN, Noise
 from noiserobust.noise.sites import Select
@@ -48,12 +48,13 @@ class Plan:
     Args:
         noise: the noise; its own level does not matter.
         levels: severities; a level without noise has one draw.
-        draws: chips per subject and level, >= 1.
+        draws: chips per subject and level, >= 1; with ``until`` at most so many, >= 2.
         seed: root seed of the chips, >= 0.
         select: which weights are noisy, as in :func:`noiserobust.find_sites`.
         calibration: what is done to each chip before it is evaluated, or None.
         reads: how often a device is read: once a ``"pass"`` over the data, or anew for each ``"batch"``.
         analog: whether layers are simulated as full analog tiles, with the periphery of the device's profile.
+        until: half-width of the interval for the mean over chips at which no more are drawn; None draws them all.
     """
 
     noise: Noise
@@ -64,6 +65,7 @@ class Plan:
     calibration: Calibration | None = None
     reads: str = "pass"
     analog: bool = False
+    until: float | None = None
 
     def __post_init__(self) -> None:
         if check_choice("reads", self.reads, READS) == "batch" and not isinstance(self.noise, TimedNoise):
@@ -74,6 +76,11 @@ class Plan:
             raise InvalidValueError("Expected `analog` without `reads` of a batch and without calibration")
         if self.reads == "batch" and self.calibration is not None:
             raise InvalidValueError("Expected no calibration with `reads` of a batch, but got one")
+        if self.until is not None:
+            check_number("until", self.until, above=0)
+            check_integer("draws", self.draws, minimum=2)
+            if self.reads == "batch":
+                raise InvalidValueError("Expected no `until` with `reads` of a batch, but got one")
         # NumPy integers become plain ones, which JSON can hold.
         object.__setattr__(self, "draws", check_integer("draws", self.draws, minimum=1))
         object.__setattr__(self, "seed", check_integer("seed", self.seed, minimum=0))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from noiserobust.errors import InvalidValueError, NoiseRobustError
 
@@ -33,19 +34,56 @@ class Executor(ABC):
     """Does jobs, each of which gives the same result wherever it is done."""
 
     @abstractmethod
-    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result as soon as it is done, in any order.
 
         A job whose worker dies is tried again, :data:`TRIES` times in all; the others go on.
 
         Args:
             work: does a job; copied to each worker once.
-            jobs: small, distinct.
+            jobs: small, distinct; asked for when there is somebody to do them. None says that the next one is not known
+                before others are done.
 
         Raises:
             NoiseRobustError: what a job raises of this kind, at once: bad input is bad for all.
             FailedJobsError: after all others are done, if jobs failed in another way.
         """
+
+
+class Waiting(Generic[JobT]):
+    """Jobs that nobody does yet.
+
+    Args:
+        jobs: as for :meth:`Executor.map`.
+    """
+
+    def __init__(self, jobs: Iterable[JobT | None]) -> None:
+        self._jobs = iter(jobs)
+        self._at_hand = deque[JobT]()
+
+    def __bool__(self) -> bool:
+        return self.at_hand(1) > 0
+
+    def at_hand(self, number: int) -> int:
+        """Return how many jobs can be begun now, up to a number."""
+        while len(self._at_hand) < number and (job := next(self._jobs, None)) is not None:
+            self._at_hand.append(job)
+        return min(len(self._at_hand), number)
+
+    def take(self) -> JobT:
+        """Return the next one, of which there has to be one at hand."""
+        self.at_hand(1)
+        return self._at_hand.popleft()
+
+    def give_back(self, job: JobT) -> None:
+        """Let a job be done again."""
+        self._at_hand.append(job)
+
+    def drop(self) -> list[JobT]:
+        """Return all that is at hand, which nobody will do."""
+        dropped = list(self._at_hand)
+        self._at_hand.clear()
+        return dropped
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +26,7 @@ from noiserobust.executors.base import (
     FailedJobsError,
     JobT,
     ResultT,
+    Waiting,
     begin,
     pickled,
     reason,
@@ -51,25 +52,30 @@ class Processes(Executor):
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or cores()
 
-    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result; see :class:`Executor`."""
-        waiting, suspects, tries = deque(jobs), deque[JobT](), Counter[JobT]()
+        waiting, suspects, tries = Waiting(jobs), Waiting[JobT](()), Counter[JobT]()
         failures: dict[JobT, str] = {}
         _remove_left_over()
         with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
             lock = FolderLock(Path(folder))  # until this process ends, however it ends
             packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
             while waiting or suspects:
-                workers = min(self.workers, len(waiting) + len(suspects))
+                workers = waiting.at_hand(self.workers) or 1
                 pool = _pool(workers, packed)
                 running: dict[Future[Any], JobT] = {}
                 try:
                     while waiting or suspects or running:
                         # Who killed a worker is not known among several: suspects run alone.
                         queue, most = (suspects, 1) if suspects else (waiting, workers + 2)
-                        while queue and len(running) < most:
-                            running[pool.submit(_call, queue[0])] = queue[0]  # raises if a worker has just died
-                            queue.popleft()
+                        while len(running) < most and queue:
+                            job = queue.take()
+                            try:
+                                future = pool.submit(_call, job)
+                            except BrokenProcessPool:  # a worker has just died
+                                queue.give_back(job)
+                                raise
+                            running[future] = job
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             job = running[future]
                             try:
@@ -86,7 +92,7 @@ class Processes(Executor):
                     for job in running.values():
                         tries[job] += alone
                         if tries[job] < TRIES:
-                            suspects.append(job)
+                            suspects.give_back(job)
                         else:
                             failures[job] = "its worker died each time"
                 finally:

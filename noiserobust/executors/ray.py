@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,6 +13,7 @@ from noiserobust.executors.base import (
     FailedJobsError,
     JobT,
     ResultT,
+    Waiting,
     begin,
     pickled,
     reason,
@@ -33,7 +34,7 @@ class Ray(Executor):
         self.workers = workers
         self.address = address
 
-    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result; see :class:`Executor`."""
         ray = _ray()
         mine = not ray.is_initialized()
@@ -45,18 +46,18 @@ class Ray(Executor):
                     f"Expected a Ray cluster at `address`, but got {self.address!r}: {reason(error)}"
                 ) from None
         try:
-            yield from self._map(ray, work, deque(jobs))
+            yield from self._map(ray, work, Waiting(jobs))
         finally:
             if mine:
                 ray.shutdown()
 
-    def _map(self, ray: Any, work: Callable[[JobT], ResultT], waiting: deque[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+    def _map(self, ray: Any, work: Callable[[JobT], ResultT], waiting: Waiting[JobT]) -> Iterator[tuple[JobT, ResultT]]:
         gpus = 1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         room = sum(int(node.get("GPU" if gpus else "CPU", 0)) for node in nodes)
         if not room:
             raise InvalidValueError(f"Expected a cluster with {'a GPU' if gpus else 'CPUs'}, but it has none")
-        workers = min(self.workers or room, room, len(waiting)) or 1
+        workers = waiting.at_hand(min(self.workers or room, room)) or 1
         # Each worker has a share of the CPUs of some machine, and as many threads.
         cpus = [int(node.get("CPU", 0)) for node in nodes]
         share = max(min(sum(cpus) // workers, max(cpus, default=1)), 1)
@@ -76,8 +77,8 @@ class Ray(Executor):
         broken = 0
         tries, failures = Counter[JobT](), dict[JobT, str]()
         while waiting or running:
-            while waiting and free:  # one job each: who dies, dies of its own
-                actor, job = free.pop(), waiting.popleft()
+            while free and waiting:  # one job each: who dies, dies of its own
+                actor, job = free.pop(), waiting.take()
                 running[actor.call.remote(job)] = actor, job
             # Where there is no room for a worker, the others do its jobs.
             for reference in ray.wait([*running, *starting])[0]:
@@ -90,7 +91,7 @@ class Ray(Executor):
                             continue
                         broken += 1
                         if broken > TRIES * workers:
-                            raise FailedJobsError(dict.fromkeys(waiting, reason(error))) from None
+                            raise FailedJobsError(dict.fromkeys(waiting.drop(), reason(error))) from None
                         start()
                     else:
                         free.append(actor)
@@ -106,7 +107,7 @@ class Ray(Executor):
                     start()
                     tries[job] += 1
                     if tries[job] < TRIES:
-                        waiting.append(job)
+                        waiting.give_back(job)
                     else:
                         failures[job] = f"its worker died each time, {reason(error)}"
                     continue

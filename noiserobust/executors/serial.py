@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from noiserobust.executors.base import Executor, JobT, ResultT
+from noiserobust.executors.base import Executor, JobT, ResultT, Waiting
 
 
 class Serial(Executor):
     """Does jobs in this process, in their order; what a job raises is raised at once."""
 
-    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT]) -> Iterator[tuple[JobT, ResultT]]:
+    def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result; see :class:`Executor`."""
-        for job in jobs:
+        waiting = Waiting(jobs)
+        while waiting:
+            job = waiting.take()
             yield job, work(job)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.results.files import read_json
-from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE
+from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
 from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows
 
 
@@ -146,6 +146,8 @@ def _hashes(source: Source) -> dict[tuple[str, int, str], str]:
 
 def _join(sources: Sequence[Source]) -> pd.DataFrame:
     rows = pd.concat([s.draws.assign(source=i) for i, s in enumerate(sources)], ignore_index=True)
+    if set(SAMPLED_DTYPES) <= set(rows):  # draws of other folders were run on all examples
+        rows = rows.fillna({"of_examples": rows["n_examples"], "sampling_std": 0.0}).astype(SAMPLED_DTYPES)
     repeated = rows[rows.duplicated(DRAW_KEY, keep=False)]
     for key, group in repeated.groupby(DRAW_KEY, sort=True):
         first = group.iloc[0]

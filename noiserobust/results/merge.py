@@ -39,6 +39,11 @@ def merge_folders(folders: Sequence[Path], out: Path) -> int:
         raise InvalidValueError("Expected `folders` to name at least one result folder, but got none")
     manifests = [_manifest(folder) for folder in folders]
     rows: dict[tuple[Any, ...], tuple[Row, Path]] = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if "until" in manifest["configuration"]:
+            raise InvalidValueError(
+                f"Expected parts of an evaluation of a fixed number of draws, but {folder} was sampled with `until`"
+            )
     reference = next((i for i, m in enumerate(manifests) if "settled" in m), 0)  # one may have ended before it was
     content = manifests[reference]
     for folder, manifest in zip(folders, manifests, strict=True):

@@ -11,6 +11,7 @@ SCHEMA_VERSION = 1
 DRAWS_FILE = "draws.csv"
 SUMMARY_FILE = "summary.csv"
 MANIFEST_FILE = "manifest.json"
+PRECISION_FILE = "precision.csv"
 
 DRAW_DTYPES = {
     "method": "str",
@@ -26,6 +27,10 @@ DRAW_DTYPES = {
 }
 DRAW_COLUMNS = list(DRAW_DTYPES)
 """Columns of ``draws.csv``, in order."""
+
+SAMPLED_DTYPES = {"of_examples": "int64", "sampling_std": "float64"}
+"""Further columns of ``draws.csv`` where chips are run on some of the examples only: how many there are, and the
+standard deviation of ``value`` for that."""
 
 DRAW_KEY = ["method", "train_seed", "weights", "noise", "level_name", "level", "draw", "metric"]
 """The columns that tell one row of ``draws.csv`` from another."""
@@ -46,6 +51,25 @@ SUMMARY_COLUMNS = [
     "ci_level",
 ]
 """Columns of ``summary.csv``, in order. Empty cells are quantities that cannot be estimated."""
+
+PRECISION_COLUMNS = [
+    "method",
+    "train_seed",
+    "weights",
+    "noise",
+    "level_name",
+    "level",
+    "metric",
+    "mean",
+    "half_width",
+    "ci_level",
+    "noise_std",
+    "n_draws",
+    "passes",
+    "plain_passes",
+]
+"""Columns of ``precision.csv``, in order: the mean over chips of each of the weights, with its interval, and the passes
+of examples through the network that were spent on it and that chips run on all examples would have taken."""
 
 GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
 """The columns that tell one row of ``summary.csv`` from another."""

@@ -20,6 +20,7 @@ from noiserobust.results.schema import (
     DRAW_KEY,
     DRAWS_FILE,
     MANIFEST_FILE,
+    SAMPLED_DTYPES,
     SCHEMA_VERSION,
     SUMMARY_FILE,
 )
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 JOURNAL_FILE = ".draws.journal.csv"
+_SAMPLED_COLUMNS = [*DRAW_COLUMNS, *SAMPLED_DTYPES]
+_DTYPES = {len(DRAW_DTYPES): DRAW_DTYPES, len(_SAMPLED_COLUMNS): {**DRAW_DTYPES, **SAMPLED_DTYPES}}
 Row = dict[str, Any]
 
 
@@ -142,7 +145,7 @@ class DrawStore(ResultFolder):
             if file.tell() and not _ends_with_newline(journal):
                 # A torn line left by an earlier kill is cut off: ended, it could pass for a whole one.
                 file.truncate(journal.read_bytes().rfind(b"\n") + 1)
-            file.write(_csv_line(row[c] for c in DRAW_COLUMNS).encode())
+            file.write(_csv_line(row[c] for c in _DTYPES[len(row)]).encode())
             file.flush()
             os.fsync(file.fileno())
         self._rows.append(row)
@@ -158,7 +161,12 @@ class DrawStore(ResultFolder):
 
 def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Return rows as a DataFrame with the columns and types of ``draws.csv``, in the order of their key."""
-    frame = pd.DataFrame(list(rows), columns=DRAW_COLUMNS).astype(DRAW_DTYPES)
+    frame = pd.DataFrame(list(rows))
+    sampled = set(SAMPLED_DTYPES) <= set(frame)
+    frame = frame.reindex(columns=_SAMPLED_COLUMNS if sampled else DRAW_COLUMNS)
+    if sampled:  # those that are not were run on all examples
+        frame = frame.fillna({"of_examples": frame["n_examples"], "sampling_std": 0.0})
+    frame = frame.astype(_DTYPES[len(frame.columns)])
     ordered: pd.DataFrame = frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
     return ordered
 
@@ -192,7 +200,7 @@ def _parse(path: Path) -> Iterator[Row]:
         raise InvalidValueError(f"Expected {path} to be comma-separated values, but got: {error}") from None
     if not is_journal:
         header = lines.pop(0) if lines else []
-        if header != DRAW_COLUMNS:
+        if header not in (DRAW_COLUMNS, _SAMPLED_COLUMNS):
             raise InvalidValueError(
                 f"Expected {path} to have the columns {', '.join(DRAW_COLUMNS)}, but got {', '.join(header) or 'none'}"
             )
@@ -211,9 +219,9 @@ def _parse(path: Path) -> Iterator[Row]:
 
 def _row(cells: list[str]) -> Row:
     casts = {"str": str, "int64": int, "float64": float}
-    if len(cells) != len(DRAW_COLUMNS):
+    if len(cells) not in _DTYPES:
         raise ValueError
-    return {name: casts[kind](cell) for (name, kind), cell in zip(DRAW_DTYPES.items(), cells, strict=True)}
+    return {name: casts[kind](cell) for (name, kind), cell in zip(_DTYPES[len(cells)].items(), cells, strict=True)}
 
 
 def _csv_line(cells: Iterable[Any]) -> str:

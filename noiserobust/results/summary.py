@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from noiserobust.results.schema import GROUP_COLUMNS, SUMMARY_COLUMNS
-from noiserobust.stats.components import noise_std, seed_means, seed_std
+from noiserobust.errors import InvalidValueError
+from noiserobust.results.schema import GROUP_COLUMNS, PRECISION_COLUMNS, SAMPLED_DTYPES, SUMMARY_COLUMNS
+from noiserobust.stats.components import noise_std, seed_std
 from noiserobust.stats.intervals import mean_interval
+from noiserobust.stats.twostage import Estimate, chips_for, estimate
+
+_WEIGHTS = ["train_seed", "weights"]  # two weight files may carry the same train seed; they are still two trainings
 
 
 def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
@@ -26,17 +32,24 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for key, group in draws.groupby(GROUP_COLUMNS, sort=True):
-        # Two weight files may carry the same train seed; they are still two trainings.
-        values = [g.to_numpy() for _, g in group.groupby(["train_seed", "weights"], sort=True)["value"]]
-        low, high = mean_interval(seed_means(values), ci_level)
+        seeds = [g for _, g in group.groupby(_WEIGHTS, sort=True)]
+        if is_sampled(group):
+            found = [_estimate(g, ci_level) for g in seeds]
+            means = np.array([e.mean for e in found])
+            spread = math.sqrt(np.mean([e.chip_variance for e in found]))
+        else:
+            values = [g["value"].to_numpy() for g in seeds]
+            means = np.array([v.mean() for v in values])
+            spread = noise_std(values)
+        low, high = mean_interval(means, ci_level)
         rows.append(
             {
                 **dict(zip(GROUP_COLUMNS, key, strict=True)),
-                "mean": seed_means(values).mean(),
-                "noise_std": noise_std(values),
-                "seed_std": seed_std(values),
-                "n_seeds": len(values),
-                "n_draws": min(v.size for v in values),
+                "mean": means.mean(),
+                "noise_std": spread,
+                "seed_std": seed_std([[mean] for mean in means]),
+                "n_seeds": len(seeds),
+                "n_draws": min(map(len, seeds)),
                 "ci_low": low,
                 "ci_high": high,
                 "ci_level": ci_level,
@@ -44,3 +57,50 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
         )
     summary: pd.DataFrame = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
     return summary
+
+
+def is_sampled(draws: pd.DataFrame) -> bool:
+    """Tell whether some draws were run on a part of the examples only: they are good for means, and not for tails."""
+    return set(SAMPLED_DTYPES) <= set(draws) and bool((draws["n_examples"] < draws["of_examples"]).any())
+
+
+def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
+    """Tell how well the mean over chips of each of the weights is known, and what it took.
+
+    Args:
+        draws: DataFrame with the columns of ``draws.csv`` and :data:`noiserobust.results.schema.SAMPLED_DTYPES`.
+        ci_level: level of the interval for the mean over chips, in (0, 1).
+
+    Returns:
+        DataFrame with the columns of ``precision.csv``. One row a (weights, level) with noise.
+
+    Raises:
+        InvalidValueError: if draws have other columns.
+    """
+    if not set(SAMPLED_DTYPES) <= set(draws):
+        raise InvalidValueError("Expected draws that were sampled with `until`, but got draws on all examples")
+    rows: list[dict[str, Any]] = []
+    key = [c for c in PRECISION_COLUMNS[:7] if c in draws]
+    for cell, group in draws[draws["level"] > 0].groupby(key, sort=True):
+        found = _estimate(group, ci_level)
+        population = int(group["of_examples"].iloc[0])
+        chips = chips_for(found.half_width, found.chip_variance, ci_level)
+        rows.append(
+            {
+                **dict(zip(key, cell, strict=True)),
+                "mean": found.mean,
+                "half_width": found.half_width,
+                "ci_level": ci_level,
+                "noise_std": math.sqrt(found.chip_variance),
+                "n_draws": found.chips,
+                "passes": int(group["n_examples"].sum()),
+                "plain_passes": chips * population,
+            }
+        )
+    table: pd.DataFrame = pd.DataFrame(rows, columns=PRECISION_COLUMNS)
+    return table
+
+
+def _estimate(draws: pd.DataFrame, ci_level: float) -> Estimate:
+    population = int(draws["of_examples"].iloc[0])
+    return estimate(draws["value"], draws["sampling_std"] ** 2, draws["n_examples"], population, ci_level)
