@@ -10,7 +10,8 @@ from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
 from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError
 
-_PRECISION = ["method", "train_seed", "level", "mean", "half_width", "noise_std", "n_draws", "passes", "plain_passes"]
+_PRECISION = ["method", "train_seed", "level", "mean", "half_width", "noise_std", "noise_std_low", "noise_std_high"]
+_PRECISION += ["n_draws", "passes", "plain_passes"]
 
 
 def add_demo(parser: ArgumentParser) -> None:

@@ -92,6 +92,8 @@ def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
                 "half_width": found.half_width,
                 "ci_level": ci_level,
                 "noise_std": math.sqrt(found.chip_variance),
+                "noise_std_low": math.sqrt(found.chip_variance_interval[0]),
+                "noise_std_high": math.sqrt(found.chip_variance_interval[1]),
                 "n_draws": found.chips,
                 "passes": int(group["n_examples"].sum()),
                 "plain_passes": chips * population,

@@ -9,9 +9,10 @@ noise, whose values are known (difference estimator). The variance of the mean o
 with s^2 the variance of the change between images of a stratum.
 
 Sources: Cochran, *Sampling Techniques*, 3rd ed. (1977), sections 5A.12 (strata of one unit, collapsed), 7.2
-(differences) and 10.6 (the best n in two stages). Chips on unlike numbers of images are a random-effects meta-analysis:
-sigma_chip is estimated as in Paule and Mandel, J. Res. Natl. Bur. Stand. 87 (1982), the interval is that of Hartung
-and Knapp, Stat. Med. 20 (2001).
+(differences) and 10.6 (the best n in two stages). Chips on unlike numbers of images are a random-effects
+meta-analysis: sigma_chip is estimated as in Paule and Mandel, J. Res. Natl. Bur. Stand. 87 (1982), its interval is that
+of Viechtbauer, Stat. Med. 26 (2007), and the variance of the weighted mean that of Horn, Horn and Duncan, J. Am. Stat.
+Assoc. 70 (1975), which for equal weights is Student's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ PILOT = 20
 LEAST_IMAGES = 32
 """On how many images a chip is run at least, if there are as many."""
 
+_LEAST_STEP = 4  # chips
 _CHIP_VARIANCE = 0.01  # as a share of that of the images, before anything is known: sets the images of the pilot
 
 
@@ -72,6 +74,7 @@ class Estimate:
         half_width: of its interval; infinite for one chip.
         chip_variance: of the value between chips on all images, >= 0; NaN for one chip.
         chip_variance_error: standard error of that.
+        chip_variance_interval: of that, at the level of the mean's; (0, infinity) for one chip.
         image_variance: between images of a stratum; over n it is what measuring n images adds to a chip's value.
         chips: how many.
     """
@@ -80,6 +83,7 @@ class Estimate:
     half_width: float
     chip_variance: float
     chip_variance_error: float
+    chip_variance_interval: tuple[float, float]
     image_variance: float
     chips: int
 
@@ -100,31 +104,40 @@ def estimate(values: ArrayLike, variances: ArrayLike, images: ArrayLike, populat
     image_variance = float(np.sum(np.asarray(variances, dtype=np.float64)) / max(missing.sum(), 1e-300))
     within = missing * image_variance
     if v.size < 2:
-        return Estimate(float(v.mean()), math.inf, math.nan, math.nan, image_variance, v.size)
-    chip_variance = _paule_mandel(v, within)
+        nothing = math.inf, math.nan, math.nan, (0.0, math.inf)
+        return Estimate(float(v.mean()), *nothing, image_variance, v.size)
+    chip_variance = _between(v, within, v.size - 1)
+    low, high = (_between(v, within, stats.chi2.ppf(p, v.size - 1)) for p in ((1 + level) / 2, (1 - level) / 2))
     weights = 1 / (chip_variance + within + _TINY)
-    mean = float(np.average(v, weights=weights))
-    variance = np.average(np.square(v - mean), weights=weights) / (v.size - 1)
-    half = float(stats.t.ppf((1 + level) / 2, v.size - 1) * np.sqrt(variance))
     error = math.sqrt(2 / np.square(weights).sum())
-    return Estimate(mean, half, chip_variance, error, image_variance, v.size)
+    # A chip variance that is close to nothing within its error would leave all weight to the chips on most images.
+    shares = 1 / (max(chip_variance, error) + within + _TINY)
+    shares /= shares.sum()
+    mean = float(np.average(v, weights=shares))
+    # Whatever the weights: each chip tells its own variance, and as many chips count as have weight.
+    variance = np.sum(np.square(shares * (v - mean)) / (1 - shares))
+    half = stats.t.ppf((1 + level) / 2, max(1 / np.square(shares).sum() - 1, 1)) * math.sqrt(variance)
+    return Estimate(mean, float(half), chip_variance, error, (low, high), image_variance, v.size)
 
 
 _TINY = 1e-12  # in squared points: keeps weights finite where all chips agree
 
 
-def _paule_mandel(values: NDArray[np.float64], within: NDArray[np.float64]) -> float:
-    """Return the variance between chips for which the weighted sum of squares is what is expected of it."""
+def _between(values: NDArray[np.float64], within: NDArray[np.float64], squares: float) -> float:
+    """Return the variance between chips for which the weighted sum of squares is a given one, 0 if it is below anyway.
+
+    With what is expected of the sum, one less than there are values, it is the estimate of Paule and Mandel; with
+    quantiles of its chi-square distribution the ends of Viechtbauer's interval.
+    """
 
     def excess(between: float) -> float:
         weights = 1 / (between + within + _TINY)
-        squares = weights * np.square(values - np.average(values, weights=weights))
-        return float(squares.sum()) - (values.size - 1)
+        return float(np.sum(weights * np.square(values - np.average(values, weights=weights)))) - squares
 
     if excess(0.0) <= 0:
         return 0.0
     # With this much between chips the weighted sum is too small, whatever the weights.
-    most = float(np.square(values - values.mean()).sum()) * 2
+    most = 2 * float(np.square(values - values.mean()).sum()) / min(squares, 1.0)
     return float(optimize.brentq(excess, 0.0, most))
 
 
@@ -182,7 +195,7 @@ class Design:
             return None
         more, images = self._cheapest(now)
         # Halfway: the variances are not known well before, and no chip is to be run in vain.
-        until = min(done + max(math.ceil(more / 2), 4), self.most)
+        until = min(done + max(math.ceil(more / 2), _LEAST_STEP), self.most)
         return Step(until, images, min(max(done + math.ceil(more), until), self.most))
 
     def summary(self, chips: Sequence[tuple[float, float, int]]) -> Estimate:
@@ -199,7 +212,7 @@ class Design:
         between = max(now.chip_variance, now.chip_variance_error / 2)
         information = (quantile / self.half_width) ** 2 - (quantile / now.half_width) ** 2
         more = information * (between + (1 - images / self.population) * now.image_variance / images)
-        more = np.maximum(more, 1)
+        more = np.maximum(more, _LEAST_STEP)
         best = np.argmin(more * (self.chip_cost + images))
         return float(more[best]), int(images[best])
 

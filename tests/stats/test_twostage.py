@@ -112,6 +112,10 @@ def test_chips_on_all_images_have_students_interval() -> None:
     assert found.mean == pytest.approx(values.mean(), rel=1e-12)
     assert found.half_width == pytest.approx((high - low) / 2, rel=1e-9)
     assert found.chip_variance == pytest.approx(values.var(ddof=1), rel=1e-6)
+    # For one variance its interval is that of the chi-square distribution.
+    assert found.chip_variance_interval == pytest.approx(
+        [24 * values.var(ddof=1) / stats.chi2.ppf(p, 24) for p in (0.975, 0.025)], rel=1e-6
+    )
     assert found.image_variance == 0
 
 
@@ -134,6 +138,9 @@ def test_components_are_found_for_chips_on_unlike_numbers_of_images() -> None:
     # The error that is stated is that which is made, and chips that say more count for more.
     assert np.mean([f.chip_variance_error for f in found]) == pytest.approx(
         np.std([f.chip_variance for f in found]), rel=0.1
+    )
+    assert np.mean([low <= 4 <= high for low, high in (f.chip_variance_interval for f in found)]) == pytest.approx(
+        0.95, abs=0.015
     )
     best = math.sqrt(1 / np.sum(1 / (4 + within)))
     assert np.std([f.mean for f in found]) == pytest.approx(best, rel=0.06)
