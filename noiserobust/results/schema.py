@@ -71,8 +71,8 @@ PRECISION_COLUMNS = [
     "plain_passes",
 ]
 """Columns of ``precision.csv``, in order: the mean over chips of each of the weights and their standard deviation, with
-intervals of ``ci_level``, and the passes of examples through the network that were spent on it and that chips run on all
-examples would have taken."""
+intervals of ``ci_level``, and the passes of examples through the network that were spent on it and that chips run on
+all examples would have taken."""
 
 GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
 """The columns that tell one row of ``summary.csv`` from another."""
