@@ -46,3 +46,18 @@ class _Lines:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> duration(0.26), duration(42), duration(200), duration(7500), duration(200000)
+    ('0.3 s', '42 s', '3 min 20 s', '2 h 5 min', '2 d 7 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.0f} s"
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    first = next(i for i, (length, _) in enumerate(units) if seconds >= length)
+    (large, name), (small, part) = units[first], units[first + 1]
+    count, rest = divmod(round(seconds / small) * small, large)
+    return f"{count:.0f} {name} {rest // small:.0f} {part}" if rest else f"{count:.0f} {name}"

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
     "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data", "report"},
-    "cli": GROUND | {"noise", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
+    "cli": GROUND
+    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
 }
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
 from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError
+from noiserobust.progress import duration
+
+if TYPE_CHECKING:
+    from noiserobust.evaluate.files import EvaluateConfig
+    from noiserobust.evaluate.rehearsal import Rehearsal
 
 _PRECISION = ["method", "train_seed", "level", "mean", "half_width", "noise_std", "noise_std_low", "noise_std_high"]
 _PRECISION += ["n_draws", "passes", "plain_passes"]
@@ -87,12 +93,13 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="of processes and ray; default: one for each core, or each GPU")
     parser.add_argument("--address", type=str, help="of a Ray cluster; auto: the one that this machine is part of")
     parser.add_argument("--shard", type=str, help="compute a part of the draws, such as 2/8; `merge` joins the parts")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done and how long it would take")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results; finished draws are kept")
 
 
 def evaluate(settings: Namespace) -> None:
     """Run it."""
-    from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
+    from noiserobust.evaluate.files import EvaluateConfig, evaluate_files, rehearse_files
     from noiserobust.executors import make_executor
 
     out = settings.out
@@ -100,14 +107,12 @@ def evaluate(settings: Namespace) -> None:
     if settings.calibrate is None and settings.calibration_examples != EvaluateConfig.calibration_examples:
         raise InvalidValueError("Expected `--calibration-examples` with `--calibrate` only, but got it alone")
     values["model_args"] = model_args(settings.model_args)
-    result = evaluate_files(
-        EvaluateConfig(**values),
-        out,
-        download=settings.download,
-        progress=True,
-        shard=settings.shard,
-        executor=make_executor(settings.executor, settings.workers, settings.address),
-    )
+    config, more = EvaluateConfig(**values), {"download": settings.download, "shard": settings.shard}
+    executor = make_executor(settings.executor, settings.workers, settings.address)
+    if settings.dry_run:
+        _show(rehearse_files(config, out, **more), config)
+        return
+    result = evaluate_files(config, out, **more, progress=True, executor=executor)
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
     if settings.until is None:
         print(f"{out}: draws.csv, summary.csv, manifest.json")
@@ -119,6 +124,30 @@ def evaluate(settings: Namespace) -> None:
     if missed := int((found["half_width"] > settings.until).sum()):
         print(f"{missed} of {len(found)} intervals are wider than +-{settings.until:g}: they have all `draws`")
     print(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json")
+
+
+def _show(found: Rehearsal, config: EvaluateConfig) -> None:
+    """Print what an evaluation would do."""
+    how = found.settled
+    lines = {
+        "weights": ", ".join(map(str, config.weights)),
+        "noise": f"{config.noise}, levels {' '.join(map(str, config.levels))}",
+        "draws": f"{found.to_do} to do, {found.done} done",
+        "data": f"{found.examples:,} examples of {config.data}",
+        "network": f"{how['path']}; {how['precision']}; batches of {how['batch_size'] or 'the loader'}",
+        "time": f"about {duration(found.seconds)} on all cores of this machine",
+    }
+    if found.sampled:
+        lines["sampled"] = ", ".join(
+            f"about {chips} chips on {number} examples each at level {level:g}"
+            for level, (chips, number) in found.sampled.items()
+        )
+    if "compared" in how:
+        largest = ", ".join(f"{name} by {value:g}" for name, value in how["compared"]["largest_difference"].items())
+        lines["network"] += f"; bf16 differs from fp32 in {largest} at most"
+    for name, text in lines.items():
+        print(f"{name:<8} {text}")
+    print("nothing was computed to keep, and nothing written")
 
 
 def add_merge(parser: ArgumentParser) -> None:

@@ -17,8 +17,10 @@ from noiserobust.data.registry import load_data
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.evaluate.api import describe, draws_of, make_forward, run_into
 from noiserobust.evaluate.calibration import KINDS, Calibration
+from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.montecarlo import EvaluationResult, parse_part
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
+from noiserobust.evaluate.rehearsal import Rehearsal, rehearse
 from noiserobust.executors import Executor
 from noiserobust.models.registry import build_model
 from noiserobust.models.weights import Weights, fit_weights, read_weights
@@ -92,7 +94,7 @@ def evaluate_files(
         config: what, on what, under which noise.
         out: folder; finished draws of the same configuration are kept.
         download: whether to fetch data of a known data set that are not there.
-        progress: whether to show a progress bar on a terminal.
+        progress: whether to show progress.
         shard: which part of the draws is computed, such as ``2/8``; by default all.
         executor: where draws are computed; by default here, one after the other.
 
@@ -100,6 +102,23 @@ def evaluate_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     part = parse_part(shard)
+    return run_into(out, *_resolved(config, shard, download), progress=progress, part=part, executor=executor)
+
+
+def rehearse_files(config: EvaluateConfig, out: Path, *, download: bool = False, shard: str | None = None) -> Rehearsal:
+    """Return what :func:`evaluate_files` would do and how long it would take; nothing is written.
+
+    Raises:
+        NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
+    """
+    part = parse_part(shard)
+    return rehearse(out, *_resolved(config, shard, download), part)
+
+
+def _resolved(
+    config: EvaluateConfig, shard: str | None, download: bool
+) -> tuple[list[Subject], Forward, Plan, dict[str, Any]]:
+    """Return weights, data, plan and everything that determines the results."""
     if config.until is not None and shard is not None:
         raise InvalidValueError(
             "Expected no `shard` with `until`, but got one: which draws are needed is only known once others are done; "
@@ -129,8 +148,7 @@ def evaluate_files(
         "weights": weights,
         "data": {"name": config.data},
     }
-    configuration = describe(plan, forward, model, more)
-    return run_into(out, subjects, forward, plan, configuration, progress=progress, part=part, executor=executor)
+    return subjects, forward, plan, describe(plan, forward, model, more)
 
 
 def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | None:

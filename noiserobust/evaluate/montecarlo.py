@@ -101,13 +101,9 @@ def run(
     """
     rows = list(done)
     have = {(*_identity(row), row["metric"]) for row in rows}
-    finished = {_identity(row) for row in rows}
-    for metric in forward.metrics:  # a draw is finished if it has all of its rows
-        finished &= {_identity(row) for row in rows if row["metric"] == metric.name}
-    jobs = _jobs(subjects, plan, part)
+    total, missing = missing_jobs(subjects, forward, plan, rows, part)
     done_now: set[Job] = set()
-    missing = [job for job, identity in jobs.items() if identity not in finished]
-    with progress_bar(len(jobs), "draw", done=len(jobs) - len(missing), shown=progress) as bar:
+    with progress_bar(total, "draw", done=total - len(missing), shown=progress) as bar:
         for job, found in (executor or Serial()).map(Draws(subjects, forward, plan), missing):
             done_now.add(job)
             for row in found:
@@ -120,6 +116,17 @@ def run(
     if lost := set(missing) - done_now:
         raise FailedJobsError(dict.fromkeys(sorted(lost), "it was never done"))
     return rows
+
+
+def missing_jobs(
+    subjects: Sequence[Subject], forward: Forward, plan: Plan, done: Sequence[Row], part: Part
+) -> tuple[int, list[Job]]:
+    """Return how many jobs there are, and those that are not done."""
+    finished = {_identity(row) for row in done}
+    for metric in forward.metrics:  # a draw is finished if it has all of its rows
+        finished &= {_identity(row) for row in done if row["metric"] == metric.name}
+    jobs = _jobs(subjects, plan, part)
+    return len(jobs), [job for job, identity in jobs.items() if identity not in finished]
 
 
 def _jobs(subjects: Sequence[Subject], plan: Plan, part: Part) -> dict[Job, tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.draws import Draws
 from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.metrics import Metric
-from noiserobust.evaluate.plan import Plan, Subject
+from noiserobust.evaluate.plan import Level, Plan, Subject
 from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.executors.serial import Serial
 from noiserobust.progress import progress_bar
 from noiserobust.results.store import Row
 from noiserobust.rng import Stream
-from noiserobust.stats.twostage import Design, Step, sampled_mean, strata_edges
+from noiserobust.stats.twostage import PILOT, Design, Step, sampled_mean, strata_edges
 
 Chip = tuple[float, float, int]
 """Value, its variance for measuring some of the examples only, and how many those were."""
@@ -266,18 +266,10 @@ def run_until(
     draws, population = Draws(subjects, forward, plan), len(_arrays(forward))
     design = Design(plan.until, population, cost(lambda: chip_cost(draws)), plan.draws)
     surveys = [survey(draws, which) for which in range(len(subjects))]
-    rows, cells = list(done), dict[tuple[int, int], _Cell]()
+    rows, cells = list(done), _cells(draws, design, done)
     for which, subject in enumerate(subjects):
-        for i, level in enumerate(plan.levels):
-            of_cell = [
-                r
-                for r in rows
-                if (r["method"], r["train_seed"], r["weights"], r["level"])
-                == (subject.method, subject.train_seed, subject.weights, level.value)
-            ]
-            if level.noise:
-                cells[which, i] = _Cell(which, i, design, {r["draw"]: _chip(r) for r in of_cell})
-            elif not of_cell:
+        for level in plan.levels:
+            if not level.noise and not any(_is_of(row, subject, level) for row in rows):
                 clean = draws.row(which, level, 0, forward.metrics[0].name, surveys[which].mean, population)
                 rows.append({**clean, "of_examples": population, "sampling_std": 0.0})
                 keep(rows[-1])
@@ -287,7 +279,8 @@ def run_until(
             upcoming = (sample for cell in unfinished for sample in cell.samples())
             yield next(upcoming, None)
 
-    with progress_bar(sum(map(len, (c.known for c in cells.values()))), "draw", shown=progress) as bar:
+    known = sum(len(cell.known) for cell in cells.values())
+    with progress_bar(sum(cell.expected for cell in cells.values()), "draw", done=known, shown=progress) as bar:
         for sample, row in (executor or Serial()).map(Samples(draws, surveys), samples()):
             keep(row)
             rows.append(row)
@@ -297,6 +290,57 @@ def run_until(
     if lost := [(*place, "from", len(cell.chips)) for place, cell in cells.items() if cell.step]:
         raise FailedJobsError(dict.fromkeys(lost, "it was never done"))
     return rows
+
+
+def rehearse_until(
+    subjects: Sequence[Subject], forward: Forward, plan: Plan, done: Sequence[Row]
+) -> tuple[dict[float, tuple[int, int]], float, int]:
+    """Return what is expected of :func:`run_until`, from the pilot of the first of the weights.
+
+    Returns:
+        For each noisy level how many chips on how many examples each; the seconds for all that is not done; how many
+        draws those are.
+    """
+    assert plan.until is not None
+    draws = Draws(subjects, forward, plan)
+    design = Design(plan.until, len(_arrays(forward)), chip_cost(draws), plan.draws)
+    begin = time.perf_counter()
+    samples = Samples(draws, [survey(draws, 0)])
+    surveyed = time.perf_counter()
+    expected: dict[float, tuple[int, int]] = {}
+    cost = passed = 0.0
+    to_do = 0
+    for i, level in enumerate(plan.levels):
+        if not level.noise:
+            continue
+        cell = _Cell(0, i, replace(design, most=min(PILOT, design.most)), {})
+        for sample in list(cell.samples()):
+            cell.add(sample[2], _chip(samples(sample)))
+            passed += design.chip_cost + sample[3]
+        step = design.next(cell.chips)
+        chips, images = (step.expected, step.images) if step else (len(cell.chips), cell.chips[0][2])
+        expected[level.value] = chips, images
+        for subject in subjects:
+            missing = max(chips - sum(_is_of(row, subject, level) for row in done), 0)
+            to_do += missing
+            cost += missing * (design.chip_cost + images)
+    each = (time.perf_counter() - surveyed) / passed if passed else 0.0
+    return expected, len(subjects) * (surveyed - begin) + cost * each, to_do
+
+
+def _cells(draws: Draws, design: Design, done: Sequence[Row]) -> dict[tuple[int, int], _Cell]:
+    cells = {}
+    for which, subject in enumerate(draws.subjects):
+        for i, level in enumerate(draws.plan.levels):
+            if level.noise:
+                known = {row["draw"]: _chip(row) for row in done if _is_of(row, subject, level)}
+                cells[which, i] = _Cell(which, i, design, known)
+    return cells
+
+
+def _is_of(row: Row, subject: Subject, level: Level) -> bool:
+    identity = row["method"], row["train_seed"], row["weights"], row["level"]
+    return identity == (subject.method, subject.train_seed, subject.weights, level.value)
 
 
 def _chip(row: Row) -> Chip:

@@ -186,6 +186,18 @@ def read_rows(folder: Path) -> Iterator[Row]:
                 yield row
 
 
+def finished_rows(folder: Path, configuration: Mapping[str, Any]) -> list[Row]:
+    """Return what a :class:`DrawStore` of a configuration would find in a folder, which is only read.
+
+    Raises:
+        InvalidValueError: if the folder holds results of another configuration.
+    """
+    rows = list(read_rows(folder))
+    if rows and (folder / MANIFEST_FILE).exists():
+        _manifest_of(folder / MANIFEST_FILE, "evaluation", configuration)
+    return rows
+
+
 def _parse(path: Path) -> Iterator[Row]:
     if not path.exists():
         return

@@ -1,0 +1,86 @@
+"""`--dry-run` says what an evaluation would do, and writes nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import noiserobust as nr
+from noiserobust.cli import main
+from noiserobust.evaluate.files import EvaluateConfig, evaluate_files, rehearse_files
+from noiserobust.models.weights import write_weights
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        write_weights(
+            Path(f"w{seed}.safetensors"), nr.build_model("digits-cnn"), {"method": "sgd", "train_seed": str(seed)}
+        )
+    weights = [Path("w0.safetensors"), Path("w1.safetensors")]
+    return {"model": "digits-cnn", "weights": weights, "data": "digits", "noise": "gaussian", "levels": [0, 0.1, 0.3]}
+
+
+def test_it_counts_what_is_to_do_and_what_is_done(config: dict[str, Any]) -> None:
+    plan = EvaluateConfig(**config, draws=6)
+    found = rehearse_files(plan, Path("out"))
+    assert (found.to_do, found.done) == (2 * (1 + 6 + 6), 0)
+    assert not Path("out").exists()
+    evaluate_files(plan, Path("out"), shard="1/2")
+    before = {p: p.read_bytes() for p in Path("out").iterdir()}
+    found = rehearse_files(plan, Path("out"))
+    assert (found.to_do, found.done) == (13, 13)
+    assert {p: p.read_bytes() for p in Path("out").iterdir()} == before
+    assert rehearse_files(plan, Path("out"), shard="2/2").to_do == 13
+    assert rehearse_files(plan, Path("out"), shard="1/2").to_do == 0
+
+
+def test_its_time_is_about_that_of_the_run(config: dict[str, Any]) -> None:
+    plan = EvaluateConfig(**config, draws=60)
+    found = rehearse_files(plan, Path("out"))
+    begin = time.perf_counter()
+    evaluate_files(plan, Path("out"))
+    taken = time.perf_counter() - begin
+    assert taken / 20 < found.seconds < taken * 20  # of the right order, on machines that are busy as well
+
+
+def test_an_evaluation_of_a_precision(config: dict[str, Any]) -> None:
+    plan = EvaluateConfig(**config, until=1.5)
+    found = rehearse_files(plan, Path("out"))
+    assert found.sampled is not None
+    assert set(found.sampled) == {0.1, 0.3}
+    assert found.to_do == 2 * sum(chips for chips, _ in found.sampled.values())
+    assert found.seconds > 0
+    assert not Path("out").exists()
+    done = evaluate_files(plan, Path("out")).draws.query("level > 0")
+    assert found.to_do / 5 < len(done) < found.to_do * 5
+    assert rehearse_files(plan, Path("out")).done == len(done) + 2
+
+
+@pytest.mark.parametrize("more", [[], ["--until", "2"], ["--precision", "bf16"], ["--metrics", "accuracy", "loss"]])
+def test_the_command_line(config: dict[str, Any], capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    words = "evaluate --model digits-cnn --weights w0.safetensors w1.safetensors --data digits --noise gaussian"
+    words += " --levels 0 0.1 0.3 --out out --dry-run"
+    assert main([*words.split(), *more]) == 0
+    out = capsys.readouterr().out
+    assert "w0.safetensors, w1.safetensors" in out
+    assert "0 done" in out
+    assert "about" in out
+    assert "nothing written" in out
+    assert not Path("out").exists()
+
+
+def test_results_of_another_configuration_are_refused_as_by_the_run(
+    config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate_files(EvaluateConfig(**config, draws=2), Path("out"))
+    words = "evaluate --model digits-cnn --weights w0.safetensors w1.safetensors --data digits --noise gaussian"
+    words += " --levels 0 0.1 0.3 --draws 2 --out out --dry-run --seed 5"
+    assert main(words.split()) == 2
+    assert "differing: seed" in capsys.readouterr().err
