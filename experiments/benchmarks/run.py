@@ -11,22 +11,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from devices import devices
-from timing import in_turns, medians, medians_of, show
+from engine import engine, executors
+from timing import medians, show
 from torch import nn
 from training import training
 
 import noiserobust as nr
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
-from noiserobust.evaluate.draws import Draws
 from noiserobust.evaluate.forward import Forward
 from noiserobust.evaluate.montecarlo import run
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
-from noiserobust.evaluate.settle import settle, settled
 from noiserobust.models.registry import build_model
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import displaced, noisy_weights
@@ -94,42 +92,6 @@ def evaluation() -> None:
     show("Evaluation: ResNet-20, 2,000 images, fp32", medians(tasks), "bare forward, same batches and layout")
 
 
-def engine() -> None:
-    """Time a draw of evaluate against a plain loop over the same images, in fp32, batches of 500."""
-    for name, n in (("resnet20", 2000), ("resnet18", 500)):
-        x, y = torch.rand(n, 3, 32, 32), torch.randint(10, (n,))
-        model = build_model(name).eval()
-        data = ArrayData(x, y, "random")
-
-        def plain(model: nn.Module = model, x: torch.Tensor = x) -> None:
-            with torch.inference_mode():
-                for batch in x.split(500):
-                    model(batch)
-
-        tasks: dict[str, Callable[[], object]] = {"plain loop, fp32, batch 500": plain}
-        for precision, wanted in (("fp32", 1.9), ("bf16", 3.3)):
-            forward = Forward(data, Normalize(), torch.device("cpu"), precision)
-            for label, noise in (
-                ("Gaussian", nr.GaussianNoise(0.05)),
-                ("PCM", nr.DeviceNoise.from_profile("pcm-nandakumar-2019")),
-            ):
-                plan = Plan(noise, parse_levels(noise, [noise.level]), 10**6, 0)
-                subject = Subject("m", 0, "w", lambda model=model: model)  # type: ignore[misc]
-                ready = settled(forward, settle(subject, forward, plan))
-                draws = Draws([subject], ready, plan)
-                tasks[f"one draw, {precision}, {label} (plain loop >= {wanted} x)"] = partial(draws, (0, 0, 0))
-            network = draws.network(0)
-            tasks[f"bare folded forward, {precision}"] = partial(ready.measure, network)
-        seconds = in_turns(tasks, 5 if name == "resnet20" else 3)
-        first = next(iter(tasks))
-        show(f"Evaluation: {name}, {n:,} images", medians_of(seconds), first)
-        times = medians_of(seconds)
-        for task, time in times.items():
-            if "one draw" in task:
-                more = time / times[f"bare folded forward, {task.split(', ')[1]}"] - 1
-                print(f"  {task}: {times[first] / time:.2f} x as fast, {100 * more:+.1f} % noise and bookkeeping")
-
-
 def calibration() -> None:
     """Time what each chip costs if it is calibrated first, with 500 images, beside one that is not."""
     x, y = torch.rand(2000, 3, 32, 32), torch.randint(10, (2000,))
@@ -153,7 +115,7 @@ def main() -> None:
     """Run all benchmarks."""
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
-    for benchmark in (command_line, chips, devices, evaluation, engine, calibration, training):
+    for benchmark in (command_line, chips, devices, evaluation, engine, executors, calibration, training):
         benchmark()
 
 
