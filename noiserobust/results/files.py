@@ -65,6 +65,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_left_over(folder: Path) -> None:
+    """Remove what a kill has left of :func:`replacing` in a folder that nobody else writes to, and in those within."""
+    with write_errors(folder):
+        for depth in ("", "*/"):
+            for path in folder.glob(f"{depth}.*.tmp"):
+                if path.name.split(".")[-2].isdecimal():
+                    path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON, indented, keys in the order given, atomically. NaN is refused."""
     write_atomic(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

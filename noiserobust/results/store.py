@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
-from noiserobust.results.files import make_folder, read_json, write_atomic, write_errors, write_json
+from noiserobust.results.files import make_folder, read_json, remove_left_over, write_atomic, write_errors, write_json
 from noiserobust.results.lock import LOCK_FILE, FolderLock
 from noiserobust.results.schema import (
     DRAW_COLUMNS,
@@ -56,6 +56,7 @@ class ResultFolder:
         self.path = make_folder(Path(path))
         self._lock = FolderLock(self.path)
         try:
+            remove_left_over(self.path)
             self._open(kind, configuration, environment)
         except BaseException:
             self.close()  # the traceback keeps this object alive

@@ -265,3 +265,21 @@ def test_results_and_statistics_need_no_torch() -> None:
 
     code = "import noiserobust.results.store, noiserobust.results.summary, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_kill_has_left_of_a_write_is_removed_and_binds_nobody(tmp_path: Path) -> None:
+    with DrawStore(tmp_path, {"seed": 0}, {}):
+        pass
+    (tmp_path / "seed0").mkdir()
+    left = [tmp_path / ".manifest.json.4711.tmp", tmp_path / "seed0" / ".metrics.csv.12.tmp"]
+    kept = [tmp_path / "seed0" / ".notes.tmp"]
+    for path in left:
+        path.touch()
+    with DrawStore(tmp_path, {"seed": 1}, {}):
+        pass
+    assert not any(path.exists() for path in left)
+    for path in kept:
+        path.touch()
+    with pytest.raises(InvalidValueError, match="differing: seed"):  # a file that is not ours is something
+        DrawStore(tmp_path, {"seed": 2}, {})
+    assert all(path.exists() for path in kept)
