@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,15 +13,18 @@ from torch import Tensor, nn
 
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.calibration import Calibrator
+from noiserobust.evaluate.folding import FoldedNetwork
 from noiserobust.evaluate.forward import Around, Forward
 from noiserobust.evaluate.networks import Network
 from noiserobust.evaluate.plan import Level, Plan, Subject
 from noiserobust.noise.base import Noise, chip_stream
 from noiserobust.noise.sites import Site, find_sites
 from noiserobust.noise.timed import TimedNoise
-from noiserobust.perturb import noisy_weights
+from noiserobust.perturb import Change, noisy_weights
 from noiserobust.results.store import Row
 from noiserobust.rng import Stream
+
+Drawn = tuple[Site, Change]
 
 Job = tuple[int, int, int]
 """Which of the subjects, which of the plan's levels, and the number of the draw."""
@@ -39,6 +44,8 @@ class Draws:
         self.forward = forward
         self.plan = plan
         self._ready: tuple[int, _Ready] | None = None
+        self._ahead: tuple[Job, Future[list[Drawn]]] | None = None
+        self._thread: ThreadPoolExecutor | None = None  # once it is needed: workers get a copy of this object
 
     @property
     def device(self) -> torch.device:
@@ -53,14 +60,43 @@ class Draws:
         """
         which, level, draw = job
         severity = self.plan.levels[level]
-        with self.on_chip(which, severity.noise, draw) as (network, around):
+        drawn = self._taken(job)
+        with self.on_chip(which, severity.noise, draw, drawn) as (network, around):
             values, n_examples = self.forward.measure(network, around)
         return [self.row(which, severity, draw, metric, value, n_examples) for metric, value in values.items()]
 
-    def on_chip(self, which: int, noise: Noise | None, draw: int) -> AbstractContextManager[tuple[Network, Around]]:
-        """Return a context with the network of one of the subjects on a chip, and what to put around each batch."""
-        subject = self.subjects[which]
-        return self._subject(which).on_chip(noise, chip_stream(self.plan.seed, subject.train_seed, draw))
+    def on_chip(
+        self, which: int, noise: Noise | None, draw: int, drawn: Iterable[Drawn] | None = None
+    ) -> AbstractContextManager[tuple[Network, Around]]:
+        """Return a context with the network of one of the subjects on a chip, and what to put around each batch.
+
+        Args:
+            which: of the subjects.
+            noise: of a level.
+            draw: number of the chip.
+            drawn: the noisy weights, if they are known already.
+        """
+        return self._subject(which).on_chip(noise, self._stream(which, draw), drawn)
+
+    def ahead(self, job: Job) -> None:
+        """Begin to draw the chip of the job after the present one, in a thread, while another device is busy."""
+        which, level, draw = job
+        noise, ready = self.plan.levels[level].noise, self._ready
+        if self.overlaps and noise and ready and ready[0] == which and ready[1].draws_ahead:
+            self._thread = self._thread or ThreadPoolExecutor(1, "next-chip")
+            self._ahead = job, self._thread.submit(ready[1].drawn, noise, self._stream(which, draw))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether chips are drawn ahead: where the forward pass leaves the processor's cores alone."""
+        return self.device.type != "cpu"
+
+    def _taken(self, job: Job) -> list[Drawn] | None:
+        ahead, self._ahead = self._ahead, None
+        return ahead[1].result() if ahead and ahead[0] == job else None
+
+    def _stream(self, which: int, draw: int) -> Stream:
+        return chip_stream(self.plan.seed, self.subjects[which].train_seed, draw)
 
     def row(self, which: int, level: Level, draw: int, metric: str, value: float, n_examples: int) -> Row:
         """Return a row of ``draws.csv``."""
@@ -111,7 +147,9 @@ class _Ready:
             self.analog = AnalogModel(model, self.sites, plan.noise.profile)
 
     @contextmanager
-    def on_chip(self, noise: Noise | None, stream: Stream) -> Iterator[tuple[Network, Around]]:
+    def on_chip(
+        self, noise: Noise | None, stream: Stream, drawn: Iterable[Drawn] | None
+    ) -> Iterator[tuple[Network, Around]]:
         """Put the network on a chip for the time of the block."""
         forward, network, sites = self.forward, self.network, self.sites
         if self.analog:
@@ -122,8 +160,28 @@ class _Ready:
             yield network, _reading(network, noise.on_chip(sites, stream), sites, stream)
             return
         calibrated = self.calibrator.calibrated(forward.autocast) if self.calibrator and noise else nullcontext()
-        with network.on(noisy_weights(sites, noise, stream) if noise else ()), calibrated:
+        changes = drawn or (noisy_weights(sites, noise, stream) if noise else ())
+        with network.on(changes), calibrated:
             yield network, _nothing
+
+    @property
+    def draws_ahead(self) -> bool:
+        """Whether a chip can be drawn while the network is on another: its own weights are kept apart."""
+        return isinstance(self.network.runs, FoldedNetwork) and self.plan.reads == "pass"
+
+    def drawn(self, noise: Noise, stream: Stream) -> list[Drawn]:
+        """Return all noisy weights of a chip."""
+        drawn: list[Drawn] = []
+        with torch.no_grad():
+            for site, change in noisy_weights(self.sites, noise, stream):
+                weight = site.parameter().detach().clone()
+                change(weight)
+                drawn.append((site, partial(_put, weight)))
+        return drawn
+
+
+def _put(noisy: Tensor, weight: Tensor) -> None:
+    weight.copy_(noisy)
 
 
 def _nothing(batch: int) -> AbstractContextManager[None]:

@@ -40,7 +40,8 @@ class Executor(ABC):
         A job whose worker dies is tried again, :data:`TRIES` times in all; the others go on.
 
         Args:
-            work: does a job; copied to each worker once.
+            work: does a job; copied to each worker once. Where it is known which job is next, a method ``ahead`` of it
+                is called with that before the present one.
             jobs: small, distinct; asked for when there is somebody to do them. None says that the next one is not known
                 before others are done.
 
@@ -74,6 +75,10 @@ class Waiting(Generic[JobT]):
         """Return the next one, of which there has to be one at hand."""
         self.at_hand(1)
         return self._at_hand.popleft()
+
+    def next(self) -> JobT | None:
+        """Return the one that will be taken next, None if it is not known."""
+        return self._at_hand[0] if self.at_hand(1) else None
 
     def give_back(self, job: JobT) -> None:
         """Let a job be done again."""

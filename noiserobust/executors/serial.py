@@ -12,7 +12,9 @@ class Serial(Executor):
 
     def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result; see :class:`Executor`."""
-        waiting = Waiting(jobs)
+        waiting, ahead = Waiting(jobs), getattr(work, "ahead", None)
         while waiting:
             job = waiting.take()
+            if ahead and (following := waiting.next()) is not None:
+                ahead(following)
             yield job, work(job)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 from collections.abc import Iterator
+from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 import noiserobust as nr
 from noiserobust.evaluate import folding
+from noiserobust.evaluate.draws import Draws, _Ready
 from noiserobust.evaluate.folding import FoldedNetwork
 from noiserobust.evaluate.networks import fastest
 from noiserobust.noise.sites import Site, find_sites
@@ -225,3 +229,38 @@ def test_an_error_leaves_no_noise_behind() -> None:
             pass
         with network.on():
             assert torch.equal(network(x), clean)
+
+
+@pytest.mark.parametrize("noise", [nr.GaussianNoise(0.2), nr.DeviceNoise.from_profile("pcm-nandakumar-2019")])
+def test_chips_that_are_drawn_ahead_are_the_same(noise: nr.Noise, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [nr.build_model("resnet20").eval() for _ in range(2)]
+    data = torch.rand(40, 3, 32, 32), torch.randint(10, (40,))
+    levels = ["clean", noise.level, 2 * noise.level]
+    settings = {"noise": noise, "levels": levels, "draws": 3, "metrics": ["accuracy", "loss"]}
+    expected = nr.evaluate(models, data, **settings)
+    threads = []
+    drawn = _Ready.drawn
+
+    def spied(self: _Ready, *arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return drawn(self, *arguments)
+
+    monkeypatch.setattr(_Ready, "drawn", spied)
+    monkeypatch.setattr(Draws, "overlaps", True)
+    found = nr.evaluate(models, data, **settings)
+    pd.testing.assert_frame_equal(found.draws, expected.draws)
+    assert len(threads) == 2 * 5  # not the first: the network is not there yet when it could be begun
+    assert all(name.startswith("next-chip") for name in threads)
+
+
+def test_networks_that_cannot_be_traced_draw_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untraceable(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() > 0 else x + 0)
+
+    model = Untraceable(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(5))
+    data = torch.rand(10, 3, 8, 8), torch.randint(5, (10,))
+    model(data[0])
+    expected = nr.evaluate(model, data, noise=nr.GaussianNoise(0.2))
+    monkeypatch.setattr(Draws, "overlaps", True)
+    pd.testing.assert_frame_equal(nr.evaluate(model, data, noise=nr.GaussianNoise(0.2)).draws, expected.draws)
