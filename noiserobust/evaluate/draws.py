@@ -133,7 +133,7 @@ class _Ready:
         model = subject.load()
         find_sites(model, plan.select)  # what cannot be perturbed may not bear copying either: check first
         _check_finite(model, subject)
-        model = forward.place(model)
+        model = forward.place(model, own=subject.own)
         self.sites = find_sites(model, plan.select)
         self.calibrator = None
         if plan.calibration:

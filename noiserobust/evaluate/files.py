@@ -194,12 +194,38 @@ def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) ->
                 "with another than the files before it; train them with labels of their own or evaluate them apart"
             )
 
-        def load(file: Weights = file) -> nn.Module:
-            fit_weights(model, file)
-            return model
-
-        subjects.append(Subject(name, seed, file.path.as_posix(), load))
+        subjects.append(Subject(name, seed, file.path.as_posix(), _Load(model, file), own=True))
     return subjects
+
+
+class _Load:
+    """Puts the weights of a file into a model, which all files share; between uses they are not kept.
+
+    Args:
+        model: of the architecture.
+        file: read before; it has to stay as it is.
+    """
+
+    def __init__(self, model: nn.Module, file: Weights) -> None:
+        self.model = model
+        self.path, self.sha256 = file.path, file.sha256
+        self.weights: Weights | None = None
+
+    def __call__(self) -> nn.Module:
+        fit_weights(self.model, self.weights or self._read())
+        return self.model
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process may be on a machine without the file.
+        return {**self.__dict__, "weights": self.weights or self._read()}
+
+    def _read(self) -> Weights:
+        weights = read_weights(self.path)
+        if weights.sha256 != self.sha256:
+            raise InvalidValueError(
+                f"Expected weights {self.path} to stay as they were, but they have changed meanwhile"
+            )
+        return weights
 
 
 def _trained_normalize(files: Sequence[Weights]) -> str | None:

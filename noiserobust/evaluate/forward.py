@@ -75,9 +75,9 @@ class Forward:
     metrics: tuple[Metric, ...] = (METRICS["accuracy"],)
     at_most: int | None = None
 
-    def place(self, model: nn.Module) -> nn.Module:
-        """Return a copy of a model in evaluation mode, on the device, convolutions channels-last."""
-        placed = copy.deepcopy(model).eval().to(self.device)
+    def place(self, model: nn.Module, *, own: bool = False) -> nn.Module:
+        """Return a model in evaluation mode, on the device, convolutions channels-last: a copy unless it is our own."""
+        placed = (model if own else copy.deepcopy(model)).eval().to(self.device)
         if any(isinstance(m, nn.Conv2d) for m in placed.modules()):
             placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed

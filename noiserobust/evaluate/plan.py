@@ -25,12 +25,14 @@ class Subject:
         train_seed: which of several trainings of that method they are; chips of different train seeds are independent.
         weights: what they are called in the results.
         load: returns the model with these weights.
+        own: whether that model is the evaluation's own, to be changed as it likes; else it is left alone.
     """
 
     method: str
     train_seed: int
     weights: str
     load: Callable[[], nn.Module]
+    own: bool = False
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def settle(subject: Subject, forward: Forward, plan: Plan) -> Settled:
     """
     model = subject.load()
     find_sites(model, plan.select)  # what cannot be perturbed may not bear copying either: check first
-    model = forward.place(model)
+    model = forward.place(model, own=subject.own)
     sites = () if plan.calibration or plan.analog else find_sites(model, plan.select)
     batch_size = forward.batch_size or _batch_size(model, forward)
     asked = replace(forward, batch_size=batch_size)

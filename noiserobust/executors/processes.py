@@ -107,6 +107,7 @@ def _pool(workers: int, packed: bytes) -> Any:
 
     threads = max(cores() // workers, 1)
     environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment["LOKY_MAX_MEMORY_LEAK_SIZE"] = "1e18"  # a network that is loaded for its first job is no leak
     return ProcessPoolExecutor(
         workers, initializer=_begin, initargs=(packed, search_path(), threads, os.getpid()), env=environment
     )

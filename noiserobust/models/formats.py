@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 import re
 import warnings
@@ -11,26 +10,27 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError
 
 
-def read_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file.
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, mapped and not read, and the metadata of a safetensors file.
 
     Raises:
         InvalidValueError: if it is damaged or not in this format.
     """
     # Any exception at all means damage: the parser's own, or one of torch's about a header that makes no sense.
     try:
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            metadata = dict(file.metadata() or {})
     except Exception as error:
         raise InvalidValueError(f"Expected weights {path} to be a whole safetensors file, but got: {error}") from error
-    return tensors, dict(header.get("__metadata__") or {})
+    return tensors, metadata
 
 
 def read_pickle(data: bytes, path: Path) -> Any:

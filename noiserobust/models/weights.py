@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from noiserobust.errors import InvalidValueError, MissingFileError, StateError, did_you_mean
 from noiserobust.models.formats import read_pickle, read_safetensors
-from noiserobust.results.files import write_atomic
+from noiserobust.results.files import sha256, write_atomic
 
 _PICKLES = (".pt", ".pth", ".th")
 # Keys under which training scripts put the state dict, in order of preference.
@@ -64,7 +63,7 @@ def read_weights(path: str | Path) -> Weights:
     if path.is_dir():
         raise InvalidValueError(f"Expected weights {path} to be a file, but it is a folder")
     try:
-        data = path.read_bytes()
+        digest, size = sha256(path), path.stat().st_size
     except FileNotFoundError:
         raise MissingFileError(f"Expected a weights file {path}, but there is none") from None
     except OSError as error:
@@ -74,11 +73,13 @@ def read_weights(path: str | Path) -> Weights:
         raise InvalidValueError(
             f"Expected weights {path} to end in .safetensors, {', '.join(_PICKLES)}, but got {suffix or 'no ending'!r}"
         )
-    if not data:
+    if not size:
         raise InvalidValueError(f"Expected weights {path} to hold tensors, but the file is empty (0 bytes)")
-    content, metadata = read_safetensors(data, path) if suffix == ".safetensors" else (read_pickle(data, path), {})
+    content, metadata = (
+        read_safetensors(path) if suffix == ".safetensors" else (read_pickle(path.read_bytes(), path), {})
+    )
     state = _without_prefixes(_checked(_unwrapped(content, path), str(path)))
-    return Weights(path, state, metadata, hashlib.sha256(data).hexdigest())
+    return Weights(path, state, metadata, digest)
 
 
 def fit_weights(model: nn.Module, weights: Weights) -> None:

@@ -123,7 +123,7 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
         warnings.warn(
             f"No noise falls on {', '.join(left_out)}, as their modules are not known to live in a crossbar; "
             "`select` takes a function that chooses among all parameters",
-            stacklevel=2,
+            stacklevel=1,  # once, wherever it is asked from
         )
     return list(sites.values())
 
@@ -161,7 +161,7 @@ def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def _in_crossbar(site: Site) -> bool:
-    if isinstance(site.module, _CROSSBAR):
+    if isinstance(site.module, _CROSSBAR) or _is_huggingface_conv1d(site.module):
         return site.attribute == "weight"
     return isinstance(site.module, _CROSSBAR_MANY) and "weight" in site.attribute
 
@@ -195,7 +195,14 @@ def _check_all_match(select: str | Sequence[str], names: Sequence[str]) -> None:
 
 
 def _view(module: nn.Module) -> FilterView:
+    if _is_huggingface_conv1d(module):
+        return FilterView(transposed=True)
     return FilterView(transposed=True, groups=module.groups) if isinstance(module, _TRANSPOSED) else FilterView()
+
+
+def _is_huggingface_conv1d(module: nn.Module) -> bool:
+    """Tell whether a module is the linear layer of GPT-2 and its kin, whose weight has shape (in, out)."""
+    return any((c.__module__, c.__name__) == ("transformers.pytorch_utils", "Conv1D") for c in type(module).__mro__)
 
 
 def _check_plain(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from plain import values
 
 import noiserobust as nr
+from noiserobust.errors import InvalidValueError
+from noiserobust.evaluate import files
 from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
 from noiserobust.models.digits import digits_mlp
 from noiserobust.models.weights import write_weights
@@ -87,3 +90,18 @@ def test_bad_files_are_found_before_the_first_draw(config: EvaluateConfig, tmp_p
             evaluate_files(replace(config, weights=weights), tmp_path / "out")
         assert re.search(said, str(caught.value))
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_change_meanwhile_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    model = nr.build_model("digits-mlp")
+    write_weights(path, model, {})
+    load = files._Load(model, files.read_weights(path))
+    assert load() is model
+    copied = pickle.loads(pickle.dumps(load))  # for a worker on a machine without the file
+    write_weights(path, nr.build_model("digits-mlp"), {})
+    with pytest.raises(InvalidValueError, match=r"w\.safetensors to stay as they were, but the"):
+        load()
+    path.unlink()
+    state = copied().state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())

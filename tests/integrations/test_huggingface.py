@@ -337,3 +337,24 @@ def test_without_the_packages_the_import_says_what_to_install(package: str, monk
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependencyError, match=rf"{package}.*pip install 'noiserobust\[huggingface\]'"):
         import noiserobust.integrations.huggingface  # noqa: F401
+
+
+def test_noise_falls_on_the_layers_of_gpt2_by_output_channel() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    layer = Conv1D(6, 4)  # 6 outputs, 4 inputs: y = x @ weight + bias
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(4, 6) * torch.arange(1, 7))
+    linear = nn.Linear(4, 6)
+    with torch.no_grad():
+        linear.weight.copy_(layer.weight.T)
+    (site,) = nr.find_sites(layer)
+    noise = nr.GaussianNoise(0.1)
+    strength = layer.weight.abs().amax(dim=0)
+    assert (site.view.matrix(layer.weight) == linear.weight).all()
+    found = torch.stack([noise.perturb(layer.weight, nr.Stream(k), site.view) - layer.weight for k in range(4000)])
+    assert torch.allclose(found.std(dim=0), 0.1 * strength.expand(4, 6), rtol=0.06)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11, n_positions=5))
+    names = [site.name for site in nr.find_sites(model)]
+    assert sum("c_attn.weight" in n or "c_proj.weight" in n or "c_fc.weight" in n for n in names) == 4
