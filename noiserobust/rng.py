@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -32,6 +33,9 @@ Part = int | str
 _BLOCK = 1 << 18  # numbers drawn by one generator; part of what a stream means
 _CHUNK = 1 << 16  # numbers worked on at a time: they stay in a cache, and threads do not wait for the next too often
 _WORTH_THREADS = 1 << 20  # numbers; torch's own threads, which wait for work at full speed, are in the way of fewer
+
+
+_TORCH_DEFAULT = threading.RLock()  # there is one global generator for all threads
 
 
 class Stream:
@@ -109,7 +113,7 @@ class Stream:
         import torch
 
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        with torch.random.fork_rng(devices=devices):
+        with _TORCH_DEFAULT, torch.random.fork_rng(devices=devices):
             if devices:
                 torch.cuda.manual_seed_all(self.key % 2**63)
             torch.set_rng_state(self._torch_state())

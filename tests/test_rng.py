@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -315,3 +316,19 @@ def test_numbers_can_be_drawn_after_a_fork():
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+def test_threads_do_not_share_torchs_generator():
+    def numbers(seed):
+        found = []
+        for _ in range(200):
+            with Stream(seed).as_torch_default():
+                found.append(torch.cat([torch.rand(3) for _ in range(5)]))
+        return torch.stack(found)
+
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as threads:
+        several = list(threads.map(numbers, range(4)))
+    assert torch.equal(torch.get_rng_state(), before)
+    for seed, found in enumerate(several):
+        assert (found == numbers(seed)[0]).all()

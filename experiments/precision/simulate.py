@@ -59,7 +59,7 @@ def coverage(path: Path) -> None:
     for level, chips in zip(LEVELS, np.unpackbits(file["right"], axis=-1)[..., :population], strict=True):
         right = 100.0 * chips
         values = right.mean(axis=1)
-        design = Design(HALF_WIDTHS[level], population, CHIP_COST)
+        design = Design(HALF_WIDTHS[level], population, CHIP_COST, largest_change=100.0)
         inside, drawn, passes, spreads = 0, [], [], []
         for repetition in range(REPETITIONS):
             found = evaluated(design, right, clean, repetition)

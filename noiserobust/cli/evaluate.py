@@ -67,8 +67,8 @@ def add_evaluate(parser: ArgumentParser) -> None:
         "--until",
         type=float,
         metavar="HALFWIDTH",
-        help="draw chips, each on some of the examples, until the 95%% interval for their mean is this narrow, such as "
-        "0.3 points; not for yields and tails",
+        help="draw chips, each run on some of the examples, until the 95-percent interval for their mean is this "
+        "narrow, such as 0.3 points, or there are --draws of them (10,000); not for yields and tails",
     )
     parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
     parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
@@ -118,6 +118,9 @@ def evaluate(settings: Namespace) -> None:
         print(f"{out}: draws.csv, summary.csv, manifest.json")
         return
     found = result.precision()
+    if found.empty:
+        print(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json; there is no level with noise")
+        return
     print(found.to_string(index=False, columns=_PRECISION, float_format="%.4g"))
     spent, plain = found["passes"].sum(), found["plain_passes"].sum()
     print(f"{spent:,} examples passed on noisy chips, {plain:,} if each chip were run on all of them")
@@ -139,7 +142,7 @@ def _show(found: Rehearsal, config: EvaluateConfig) -> None:
     }
     if found.sampled:
         lines["sampled"] = ", ".join(
-            f"about {chips} chips on {number} examples each at level {level:g}"
+            f"{chips} chips on about {number} examples each at level {level:g}"
             for level, (chips, number) in found.sampled.items()
         )
     if "compared" in how:

@@ -47,6 +47,10 @@ class Draws:
         self._ahead: tuple[Job, Future[list[Drawn]]] | None = None
         self._thread: ThreadPoolExecutor | None = None  # once it is needed: workers get a copy of this object
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker makes the network itself: a traced one cannot be copied, and one on a GPU should not.
+        return {**self.__dict__, "_ready": None, "_ahead": None, "_thread": None}
+
     @property
     def device(self) -> torch.device:
         """Where draws are computed."""

@@ -129,10 +129,11 @@ class Forward:
             examples: which of the data.
 
         Raises:
-            InvalidValueError: if the data do not fit the model.
+            InvalidValueError: if the data do not fit the model, or a value is not finite.
         """
         assert isinstance(self.data, ArrayData)
-        chosen = replace(self, data=self.data.subset(examples))
+        everything = torch.equal(examples, torch.arange(len(self.data)))  # not copied
+        chosen = self if everything else replace(self, data=self.data.subset(examples))
         found, undefined = [], torch.zeros((), dtype=torch.int64, device=self.device)
         with torch.inference_mode(), network.precision():
             for x, y in chosen._stored_batches():
@@ -140,7 +141,13 @@ class Forward:
                 undefined += scores.isnan().any(dim=1).sum()
                 found.append(value(scores, y.to(self.device)))
         _check_defined(undefined, len(examples))
-        return torch.cat(found).cpu()
+        values = torch.cat(found).cpu()
+        if not values.isfinite().all():
+            raise InvalidValueError(
+                f"Expected {', '.join(m.name for m in self.metrics)} to be a finite number for each example, but got "
+                f"{values[~values.isfinite()][0]}; is the noise or the data out of all proportion?"
+            )
+        return values
 
     def prepared(self, x: Tensor, model: nn.Module) -> Any:
         """Return stored inputs as a placed model takes them."""

@@ -6,8 +6,8 @@ import functools
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -148,7 +148,7 @@ def sampled_metric(forward: Forward) -> Metric:
     _arrays(forward)
     if len(forward.metrics) > 1 or forward.metrics[0].each is None:
         raise InvalidValueError(
-            "Expected `metrics` to be one of accuracy, top5 and loss with `until`, but got "
+            "Expected `metrics` to be exactly one of accuracy, top5 and loss with `until`, but got "
             f"{', '.join(m.name for m in forward.metrics)}"
         )
     return forward.metrics[0]
@@ -262,10 +262,10 @@ def run_until(
         InvalidValueError: if data, weights or noise do not fit together.
         FailedJobsError: if draws failed for another reason, after all others are computed.
     """
-    assert plan.until is not None
     draws, population = Draws(subjects, forward, plan), len(_arrays(forward))
-    design = Design(plan.until, population, cost(lambda: chip_cost(draws)), plan.draws)
+    design = _design(draws, cost(lambda: chip_cost(draws)))
     surveys = [survey(draws, which) for which in range(len(subjects))]
+    _check_sampled(done, population)
     rows, cells = list(done), _cells(draws, design, done)
     for which, subject in enumerate(subjects):
         for level in plan.levels:
@@ -280,52 +280,68 @@ def run_until(
             yield next(upcoming, None)
 
     known = sum(len(cell.known) for cell in cells.values())
-    with progress_bar(sum(cell.expected for cell in cells.values()), "draw", done=known, shown=progress) as bar:
+    with progress_bar(_expected(cells.values()), "draw", done=known, shown=progress) as bar:
         for sample, row in (executor or Serial()).map(Samples(draws, surveys), samples()):
             keep(row)
             rows.append(row)
             cells[sample[:2]].add(sample[2], _chip(row))
-            bar.total = sum(cell.expected for cell in cells.values())
+            bar.total = _expected(cells.values())
             bar.update()
-    if lost := [(*place, "from", len(cell.chips)) for place, cell in cells.items() if cell.step]:
+    if lost := [(which, level, len(cell.chips)) for (which, level), cell in cells.items() if cell.step]:
         raise FailedJobsError(dict.fromkeys(lost, "it was never done"))
     return rows
 
 
 def rehearse_until(
-    subjects: Sequence[Subject], forward: Forward, plan: Plan, done: Sequence[Row]
+    subjects: Sequence[Subject], forward: Forward, plan: Plan, done: Sequence[Row], cost: float | None
 ) -> tuple[dict[float, tuple[int, int]], float, int]:
-    """Return what is expected of :func:`run_until`, from the pilot of the first of the weights.
+    """Return what is expected of :func:`run_until`, from what is done and a pilot of the first of the weights.
+
+    Args:
+        subjects: trained weights.
+        forward: data, device, precision.
+        plan: noise, levels, half-width.
+        done: rows of an earlier run.
+        cost: what a chip costs, if it is known.
 
     Returns:
-        For each noisy level how many chips on how many examples each; the seconds for all that is not done; how many
-        draws those are.
+        For each noisy level how many chips on how many examples each, for the first of the weights; the seconds for all
+        that is not done; how many draws those are.
     """
-    assert plan.until is not None
     draws = Draws(subjects, forward, plan)
-    design = Design(plan.until, len(_arrays(forward)), chip_cost(draws), plan.draws)
+    design = _design(draws, chip_cost(draws) if cost is None else cost)
     begin = time.perf_counter()
     samples = Samples(draws, [survey(draws, 0)])
     surveyed = time.perf_counter()
+    cells = _cells(draws, design, done)
     expected: dict[float, tuple[int, int]] = {}
-    cost = passed = 0.0
-    to_do = 0
+    to_do, passed, left = 0, 0.0, 0.0
     for i, level in enumerate(plan.levels):
         if not level.noise:
+            to_do += sum(not any(_is_of(row, subject, level) for row in done) for subject in subjects)
             continue
-        cell = _Cell(0, i, replace(design, most=min(PILOT, design.most)), {})
-        for sample in list(cell.samples()):
-            cell.add(sample[2], _chip(samples(sample)))
-            passed += design.chip_cost + sample[3]
-        step = design.next(cell.chips)
-        chips, images = (step.expected, step.images) if step else (len(cell.chips), cell.chips[0][2])
-        expected[level.value] = chips, images
-        for subject in subjects:
-            missing = max(chips - sum(_is_of(row, subject, level) for row in done), 0)
-            to_do += missing
-            cost += missing * (design.chip_cost + images)
-    each = (time.perf_counter() - surveyed) / passed if passed else 0.0
-    return expected, len(subjects) * (surveyed - begin) + cost * each, to_do
+        pilot = _Cell(0, i, design, cells[0, i].known)
+        while pilot.step and len(pilot.chips) < min(PILOT, design.most):
+            for sample in list(pilot.samples()):
+                pilot.add(sample[2], _chip(samples(sample)))
+                passed += design.chip_cost + sample[3]
+        images = pilot.step.images if pilot.step else pilot.chips[-1][2]
+        expected[level.value] = pilot.expected, images
+        for which in range(len(subjects)):
+            cell = cells[which, i]
+            there = len(cell.known)
+            chips = there if cell.step is None else max(cell.expected, pilot.expected, there)
+            to_do += chips - there
+            left += (chips - there) * (design.chip_cost + images)
+    each = (time.perf_counter() - surveyed) / passed if passed else (surveyed - begin) / len(samples.surveys[0].order)
+    return expected, len(subjects) * (surveyed - begin) + left * each, to_do
+
+
+def _design(draws: Draws, cost: float) -> Design:
+    assert draws.plan.until is not None
+    largest = 100.0 if sampled_metric(draws.forward).percent else 0.0
+    population = len(_arrays(draws.forward))
+    return Design(draws.plan.until, population, cost, draws.plan.draws, largest_change=largest)
 
 
 def _cells(draws: Draws, design: Design, done: Sequence[Row]) -> dict[tuple[int, int], _Cell]:
@@ -336,6 +352,21 @@ def _cells(draws: Draws, design: Design, done: Sequence[Row]) -> dict[tuple[int,
                 known = {row["draw"]: _chip(row) for row in done if _is_of(row, subject, level)}
                 cells[which, i] = _Cell(which, i, design, known)
     return cells
+
+
+def _expected(cells: Iterable[_Cell]) -> int:
+    """Return how many chips there will be; levels that are not begun are taken to need as many as the neediest."""
+    begun = [cell.expected for cell in cells if cell.chips]
+    return sum(begun) + sum(max(begun, default=cell.expected) for cell in cells if not cell.chips)
+
+
+def _check_sampled(rows: Sequence[Row], population: int) -> None:
+    for row in rows:
+        if row.get("of_examples") != population:
+            raise InvalidValueError(
+                f"Expected each draw in `out` to be one of some of {population} examples, but draw {row['draw']} of "
+                f"{row['weights']} at level {row['level']:g} is of {row.get('of_examples', 'another kind')}"
+            )
 
 
 def _is_of(row: Row, subject: Subject, level: Level) -> bool:

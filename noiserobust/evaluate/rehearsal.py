@@ -15,7 +15,7 @@ from noiserobust.evaluate.montecarlo import Part, missing_jobs
 from noiserobust.evaluate.plan import Plan, Subject
 from noiserobust.evaluate.precision import rehearse_until
 from noiserobust.evaluate.settle import settle, settled
-from noiserobust.results.store import finished_rows
+from noiserobust.results.store import finished_rows, known
 
 _FEW, _MANY = 256, 2048  # examples on which a draw is timed
 _SLOW = 3.0  # seconds for few examples, from which no more are timed
@@ -60,10 +60,11 @@ def rehearse(
         InvalidValueError: if the folder holds results of another configuration, or data, weights and noise do not fit.
     """
     rows = finished_rows(out, configuration)
-    how = settle(subjects[0], forward, plan)
+    how = (known(out, "settled") if rows else None) or settle(subjects[0], forward, plan)
     forward, examples = settled(forward, how), configuration["data"]["n_examples"]
     if plan.until is not None:
-        sampled, seconds, to_do = rehearse_until(subjects, forward, plan, rows)
+        cost = known(out, "chip_cost") if rows else None
+        sampled, seconds, to_do = rehearse_until(subjects, forward, plan, rows, cost)
         return Rehearsal(to_do, len(rows), examples, how, seconds, sampled)
     jobs, missing = missing_jobs(subjects, forward, plan, rows, part)
     seconds = 0.0

@@ -60,8 +60,8 @@ class Processes(Executor):
         with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
             lock = FolderLock(Path(folder))  # until this process ends, however it ends
             packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
+            workers = waiting.at_hand(self.workers) or 1
             while waiting or suspects:
-                workers = waiting.at_hand(self.workers) or 1
                 pool = _pool(workers, packed)
                 running: dict[Future[Any], JobT] = {}
                 try:
@@ -89,6 +89,7 @@ class Processes(Executor):
                             del running[future]
                 except BrokenProcessPool:
                     alone = len(running) == 1
+                    workers = self.workers  # how many jobs are to come may not be known at this moment
                     for job in running.values():
                         tries[job] += alone
                         if tries[job] < TRIES:

@@ -15,6 +15,7 @@ from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
 from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows
+from noiserobust.results.summary import is_sampled
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Gathered:
 
     draws: pd.DataFrame
     sources: tuple[Source, ...]
+
+    @property
+    def examples(self) -> pd.Series[int]:
+        """For each draw of how many test examples it tells: of all, although it may have been run on some of them."""
+        return self.draws["of_examples" if is_sampled(self.draws) else "n_examples"]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -148,6 +154,10 @@ def _join(sources: Sequence[Source]) -> pd.DataFrame:
     rows = pd.concat([s.draws.assign(source=i) for i, s in enumerate(sources)], ignore_index=True)
     if set(SAMPLED_DTYPES) <= set(rows):  # draws of other folders were run on all examples
         rows = rows.fillna({"of_examples": rows["n_examples"], "sampling_std": 0.0}).astype(SAMPLED_DTYPES)
+        # Of a draw that was also run on more of the examples those count.
+        rows = rows.sort_values("n_examples", ascending=False, kind="stable")
+        fewer = rows["n_examples"] < rows.groupby(DRAW_KEY)["n_examples"].transform("max")
+        rows = rows[~(fewer & (rows["n_examples"] < rows["of_examples"]))].sort_index()
     repeated = rows[rows.duplicated(DRAW_KEY, keep=False)]
     for key, group in repeated.groupby(DRAW_KEY, sort=True):
         first = group.iloc[0]

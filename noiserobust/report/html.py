@@ -93,7 +93,7 @@ def _facts(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[tuple[str, 
         noises.append(
             f"{table.noise}: {table.level_name} = {listed(map(table.format_level, table.levels)) or 'none'}{each}"
         )
-    examples = sorted(set(draws["n_examples"]))
+    examples = sorted(set(gathered.examples))
     return [
         ("Methods", methods),
         ("Noises", list(dict.fromkeys(noises))),
@@ -125,7 +125,7 @@ def _words(gathered: Gathered) -> dict[str, Any]:
     """Return the numbers that the definitions are filled with."""
     sizes = gathered.draws[TRAINING].drop_duplicates().groupby("method").size()
     fewest = int(sizes.min())
-    examples = sorted(set(gathered.draws["n_examples"]))
+    examples = sorted(set(gathered.examples))
     return {
         "one_file": fewest == 1,
         "seed_factors": [(n, *_std_factors(n - 1)) for n in sorted(set(sizes)) if n > 1],

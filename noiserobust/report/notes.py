@@ -11,6 +11,7 @@ import pandas as pd
 
 from noiserobust.report.gather import Gathered, Source
 from noiserobust.report.tables import CLEAN, TRAINING, Gap, NoiseTable, format_number
+from noiserobust.results.summary import is_sampled, precision
 
 # What may differ between folders without making their numbers incomparable.
 _FREE_KEYS = {"weights", "levels", "draws"}
@@ -22,6 +23,7 @@ def find_notes(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[str]:
         *_seeds(gathered.draws),
         *(line for table in tables for line in _missing(table)),
         *_missing_trainings(gathered.sources),
+        *_sampled(gathered),
         *_examples(gathered),
         *_same_weights(gathered.sources),
         *_clean_disagrees(gathered),
@@ -120,8 +122,24 @@ def _missing_trainings(sources: Sequence[Source]) -> Iterator[str]:
             yield f"{source.folder} holds a manifest and no finished draw."
 
 
+def _sampled(gathered: Gathered) -> Iterator[str]:
+    """Say which means come from chips that were run on some of the examples only, and whether they are known well."""
+    for source in gathered.sources:
+        until = source.configuration.get("until")
+        if not is_sampled(source.draws) or not isinstance(until, int | float):
+            continue
+        names = listed(source.draws["noise"].unique())
+        yield (
+            f"Under {names} each chip was run on some of the test examples, and as many chips as it takes to know the "
+            f"mean of each weight file to ±{until:g}: a single draw says little, and nothing of yields and tails."
+        )
+        wide = int((precision(source.draws)["half_width"] > until).sum())
+        if wide:
+            yield f"Of the means of weight files under {names} {wide} {'is' if wide == 1 else 'are'} not known so well."
+
+
 def _examples(gathered: Gathered) -> Iterator[str]:
-    numbers = sorted(set(gathered.draws["n_examples"]))
+    numbers = sorted(set(gathered.examples))
     if len(numbers) > 1:
         yield f"Not all draws were measured on the same number of test examples: {listed(numbers)}."
 

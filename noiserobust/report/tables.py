@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from noiserobust.report.gather import Gathered, Source
-from noiserobust.results.summary import summarize
+from noiserobust.results.summary import is_sampled, summarize
 from noiserobust.times import format_time
 
 TRAINING = ["method", "train_seed", "weights"]
@@ -30,7 +30,7 @@ class Cell:
         high: its upper end.
         n_seeds: number of weight files.
         n_draws: smallest number of draws of a weight file.
-        n_examples: smallest number of test examples of a draw.
+        n_examples: smallest number of test examples that a draw tells of.
         complete: whether no draw is missing that other weight files or the manifest have.
         highest: whether the mean is the highest of its column and its interval meets no other.
     """
@@ -135,7 +135,8 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
     lent = _lent_clean(own, draws[~is_noise & (draws["metric"] == metric)])
     rows = pd.concat([own, lent.assign(noise=noise, level_name=level_name)], ignore_index=True)
 
-    n_examples = rows.groupby(["method", "level"])["n_examples"].min()
+    told = rows["of_examples"] if is_sampled(rows) else rows["n_examples"]
+    n_examples = told.groupby([rows["method"], rows["level"]]).min()
     incomplete = {(gap.method, gap.level) for gap in gaps}
     cells = {}
     for row in summarize(rows).to_dict("records"):
@@ -198,7 +199,8 @@ def _planned(sources: Sequence[Source], noise: str, level_name: str) -> tuple[se
 def _gaps(own: pd.DataFrame, planned: tuple[set[float], int]) -> list[Gap]:
     levels = sorted(planned[0] | set(own["level"]))
     counts = own.groupby([*TRAINING, "level"]).size()
-    expected = max(planned[1], int(counts.max()))
+    # As many as others have, if they were not drawn until the mean is known.
+    expected = 1 if "sampling_std" in own else max(planned[1], int(counts.max()))
     gaps = []
     for method, train_seed, weights in own[TRAINING].drop_duplicates().itertuples(index=False, name=None):
         for level in levels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import StringIO
@@ -193,10 +194,18 @@ def finished_rows(folder: Path, configuration: Mapping[str, Any]) -> list[Row]:
     Raises:
         InvalidValueError: if the folder holds results of another configuration.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InvalidValueError(f"Expected `out` to be a folder, but {folder} is a file")
     rows = list(read_rows(folder))
     if rows and (folder / MANIFEST_FILE).exists():
         _manifest_of(folder / MANIFEST_FILE, "evaluation", configuration)
     return rows
+
+
+def known(folder: Path, key: str) -> Any:
+    """Return what the manifest of a folder says under a key; None if it says nothing."""
+    path = folder / MANIFEST_FILE
+    return read_json(path).get(key) if path.exists() else None
 
 
 def _parse(path: Path) -> Iterator[Row]:
@@ -234,7 +243,12 @@ def _row(cells: list[str]) -> Row:
     casts = {"str": str, "int64": int, "float64": float}
     if len(cells) not in _DTYPES:
         raise ValueError
-    return {name: casts[kind](cell) for (name, kind), cell in zip(_DTYPES[len(cells)].items(), cells, strict=True)}
+    row = {name: casts[kind](cell) for (name, kind), cell in zip(_DTYPES[len(cells)].items(), cells, strict=True)}
+    if row["n_examples"] < 1 or not row["n_examples"] <= row.get("of_examples", row["n_examples"]):
+        raise ValueError
+    if not 0 <= row.get("sampling_std", 0.0) < math.inf:
+        raise ValueError
+    return row
 
 
 def _csv_line(cells: Iterable[Any]) -> str:

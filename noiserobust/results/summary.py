@@ -36,7 +36,8 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
         if is_sampled(group):
             found = [_estimate(g, ci_level) for g in seeds]
             means = np.array([e.mean for e in found])
-            spread = math.sqrt(np.mean([e.chip_variance for e in found]))
+            variance = float(np.mean([e.chip_variance for e in found]))
+            spread = math.sqrt(variance) if variance > 0 else math.nan  # not told from what the examples add
         else:
             values = [g["value"].to_numpy() for g in seeds]
             means = np.array([v.mean() for v in values])
@@ -105,4 +106,5 @@ def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
 
 def _estimate(draws: pd.DataFrame, ci_level: float) -> Estimate:
     population = int(draws["of_examples"].iloc[0])
-    return estimate(draws["value"], draws["sampling_std"] ** 2, draws["n_examples"], population, ci_level)
+    largest = 100.0 if "accuracy" in str(draws["metric"].iloc[0]) else 0.0
+    return estimate(draws["value"], draws["sampling_std"] ** 2, draws["n_examples"], population, ci_level, largest)

@@ -34,6 +34,7 @@ LEAST_IMAGES = 32
 """On how many images a chip is run at least, if there are as many."""
 
 _LEAST_STEP = 4  # chips
+_UNCHANGED = 12  # images that may yet change where few have done so, of all that are seen
 _CHIP_VARIANCE = 0.01  # as a share of that of the images, before anything is known: sets the images of the pilot
 
 
@@ -88,7 +89,14 @@ class Estimate:
     chips: int
 
 
-def estimate(values: ArrayLike, variances: ArrayLike, images: ArrayLike, population: int, level: float) -> Estimate:
+def estimate(
+    values: ArrayLike,
+    variances: ArrayLike,
+    images: ArrayLike,
+    population: int,
+    level: float,
+    largest_change: float = 0.0,
+) -> Estimate:
     """Return the mean over chips with its interval, and the two components of its variance.
 
     Args:
@@ -97,6 +105,8 @@ def estimate(values: ArrayLike, variances: ArrayLike, images: ArrayLike, populat
         images: how many were measured, shape (D,).
         population: number of all images.
         level: of the interval, in (0, 1).
+        largest_change: of the value of one image, if there is one. Images that nobody has seen change may do so: the
+            interval is no narrower than three of them in all that were seen (the rule of three).
     """
     v, n = np.asarray(values, dtype=np.float64), np.asarray(images, dtype=np.float64)
     missing = (1 - n / population) / n
@@ -110,6 +120,7 @@ def estimate(values: ArrayLike, variances: ArrayLike, images: ArrayLike, populat
     low, high = (_between(v, within, stats.chi2.ppf(p, v.size - 1)) for p in ((1 + level) / 2, (1 - level) / 2))
     weights = 1 / (chip_variance + within + _TINY)
     error = math.sqrt(2 / np.square(weights).sum())
+    least = 3 * largest_change / n.sum() if (n < population).any() else 0.0
     # A chip variance that is close to nothing within its error would leave all weight to the chips on most images.
     shares = 1 / (max(chip_variance, error) + within + _TINY)
     shares /= shares.sum()
@@ -117,7 +128,7 @@ def estimate(values: ArrayLike, variances: ArrayLike, images: ArrayLike, populat
     # Whatever the weights: each chip tells its own variance, and as many chips count as have weight.
     variance = np.sum(np.square(shares * (v - mean)) / (1 - shares))
     half = stats.t.ppf((1 + level) / 2, max(1 / np.square(shares).sum() - 1, 1)) * math.sqrt(variance)
-    return Estimate(mean, float(half), chip_variance, error, (low, high), image_variance, v.size)
+    return Estimate(mean, max(float(half), least), chip_variance, error, (low, high), image_variance, v.size)
 
 
 _TINY = 1e-12  # in squared points: keeps weights finite where all chips agree
@@ -166,6 +177,7 @@ class Design:
         chip_cost: what a chip costs beside its images, in images, >= 0.
         most: chips at most, >= 2.
         level: of the interval, in (0, 1).
+        largest_change: of the value of one image, if there is one, as in :func:`estimate`.
     """
 
     half_width: float
@@ -173,6 +185,7 @@ class Design:
     chip_cost: float
     most: int = 10_000
     level: float = 0.95
+    largest_change: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("half_width", self.half_width, above=0)
@@ -191,7 +204,15 @@ class Design:
             first = min(PILOT, self.most)
             return Step(first, self._images_of_pilot(), first)
         now = self.summary(chips)
-        if now.half_width <= self.half_width or done >= self.most:
+        if done >= self.most:
+            return None
+        if not self._tells(chips):
+            # Few images change: more of them, or variances that are small by chance pass for the true ones.
+            choices = self._choices()
+            twice = min(int(np.searchsorted(choices, 2 * chips[-1][2])), choices.size - 1)
+            until = min(done + PILOT // 2, self.most)
+            return Step(until, int(choices[twice]), until)
+        if now.half_width <= self.half_width:
             return None
         more, images = self._cheapest(now)
         # Halfway: the variances are not known well before, and no chip is to be run in vain.
@@ -201,7 +222,13 @@ class Design:
     def summary(self, chips: Sequence[tuple[float, float, int]]) -> Estimate:
         """Return the mean over chips with its interval."""
         values, variances, images = zip(*chips, strict=True)
-        return estimate(values, variances, images, self.population, self.level)
+        return estimate(values, variances, images, self.population, self.level, self.largest_change)
+
+    def _tells(self, chips: Sequence[tuple[float, float, int]]) -> bool:
+        """Tell whether variances can be believed: enough chips have changed images, or so many images are unchanged."""
+        telling = sum(variance > 0 or images == self.population for _, variance, images in chips)
+        seen = sum(images for *_, images in chips)
+        return telling >= PILOT or 0 < _UNCHANGED * self.largest_change / seen <= self.half_width
 
     def _cheapest(self, now: Estimate) -> tuple[float, int]:
         """Return how many chips more it takes, and on how many images each, at the least cost."""

@@ -190,6 +190,23 @@ def test_processes_find_the_same() -> None:
     pd.testing.assert_frame_equal(alone.draws, shared.draws)
 
 
+def test_processes_make_their_own_traced_networks() -> None:
+    model = nr.build_model("resnet20").eval()
+    images = torch.rand(80, 3, 32, 32), torch.randint(10, (80,))
+    settings = {"noise": nr.GaussianNoise(0.1), "until": 20.0}
+    shared = nr.evaluate(model, images, **settings, executor=make_executor("processes", 2))
+    pd.testing.assert_frame_equal(shared.draws, nr.evaluate(model, images, **settings).draws)
+
+
+def test_values_that_are_not_finite_are_an_error_and_not_kept(tmp_path: Path) -> None:
+    model = network()
+    with torch.no_grad():
+        model[5].weight *= 3e38  # scores as far apart as numbers go
+    for _ in range(2):
+        with pytest.raises(InvalidValueError, match="Expected loss to be a finite number for each example"):
+            nr.evaluate(model, MANY, noise=NOISE, until=1.0, metrics="loss", out=tmp_path)
+
+
 def test_no_more_draws_than_are_allowed() -> None:
     table = evaluated(until=0.01, draws=25).precision()
     assert (table["n_draws"] == 25).all()
@@ -210,7 +227,10 @@ def test_without_noise_there_is_nothing_to_sample() -> None:
         ({"until": float("nan")}, "Expected `until` to be a finite number > 0"),
         ({"until": "0.3"}, "Expected `until` to be a finite number > 0"),
         ({"draws": 1}, "Expected `draws` to be an integer >= 2"),
-        ({"metrics": ["accuracy", "loss"]}, "one of accuracy, top5 and loss with `until`, but got accuracy, loss"),
+        (
+            {"metrics": ["accuracy", "loss"]},
+            "exactly one of accuracy, top5 and loss with `until`",
+        ),
         (
             {"noise": nr.DeviceNoise.from_profile("pcm-nandakumar-2019"), "levels": ["1h"], "reads": "batch"},
             "Expected no `until` with `reads` of a batch",
@@ -287,6 +307,13 @@ def test_the_command_line_and_the_report(tmp_path: Path, monkeypatch: pytest.Mon
     sampled = pd.read_csv("sampled/summary.csv")
     both = summary.query("noise == 'gaussian'")
     assert both["mean"].tolist() == pytest.approx(sampled["mean"].tolist(), rel=1e-12)
+    page = Path("report/report.html").read_text()
+    assert "Missing" not in page
+    assert "know the mean of each weight file to ±3" in " ".join(page.split())
+    assert main([*words.split(), "--draws", "3", "--out", "same"]) == 0
+    assert main(["report", "sampled", "same", "--out", "joined"]) == 0  # of the same chips those on all examples count
+    joined = pd.read_csv("joined/summary.csv").query("noise == 'gaussian'")
+    assert joined["mean"].tolist() == pytest.approx(both["mean"].tolist(), abs=3)
     assert both["noise_std"].tolist() == pytest.approx(sampled["noise_std"].tolist(), rel=1e-9, nan_ok=True)
 
 

@@ -15,7 +15,7 @@ from test_whole_files import largest_file
 
 from noiserobust.errors import InvalidValueError, OutputError
 from noiserobust.results.manifest import environment
-from noiserobust.results.schema import DRAW_COLUMNS, DRAW_KEY
+from noiserobust.results.schema import DRAW_COLUMNS, DRAW_KEY, SAMPLED_DTYPES
 from noiserobust.results.store import JOURNAL_FILE, DrawStore, ResultFolder, as_frame, read_rows
 from noiserobust.results.summary import summarize
 
@@ -283,3 +283,14 @@ def test_what_a_kill_has_left_of_a_write_is_removed_and_binds_nobody(tmp_path: P
     with pytest.raises(InvalidValueError, match="differing: seed"):  # a file that is not ours is something
         DrawStore(tmp_path, {"seed": 2}, {})
     assert all(path.exists() for path in kept)
+
+
+@pytest.mark.parametrize("cells", ["0,100,1.5", "-5,100,1.5", "101,100,1.5", "50,100,-1.0", "50,100,nan", "50,100,inf"])
+def test_numbers_that_no_sampled_draw_has_are_damage(tmp_path: Path, cells: str) -> None:
+    header = ",".join([*DRAW_COLUMNS, *SAMPLED_DTYPES])
+    good = "sgd,0,w,gaussian,sigma,0.1,0,accuracy,80.5,50,100,1.5"
+    (tmp_path / "draws.csv").write_text(f"{header}\n{good}\n")
+    assert [row["of_examples"] for row in read_rows(tmp_path)] == [100]
+    (tmp_path / "draws.csv").write_text(f"{header}\n{good}\nsgd,0,w,gaussian,sigma,0.1,1,accuracy,80.5,{cells}\n")
+    with pytest.raises(InvalidValueError, match="Expected line 3 of"):
+        list(read_rows(tmp_path))

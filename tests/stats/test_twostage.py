@@ -59,7 +59,7 @@ class World:
         return self.order[np.stack(columns, axis=1)]
 
 
-# The standard deviations between chips are 0.6, 2 and 6 points.
+# The standard deviations between chips are 0.9, 2.3 and 8 points.
 WORLDS = {"weak": World(0.1, 0.022), "middle": World(0.3, 0.073), "strong": World(0.8, 0.23)}
 
 
@@ -172,7 +172,7 @@ def test_components_of_a_world_are_found(name: str) -> None:
 
 def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, float, float]:
     """Return the share of intervals that hold the mean, the mean number of passes, and of passes on all images."""
-    design, inside, passes, plain = Design(half_width, world.images, 16.0), 0, [], []
+    design, inside, passes, plain = Design(half_width, world.images, 16.0, largest_change=100.0), 0, [], []
     for repetition in range(repetitions):
         chips = sampled(world, design, np.random.default_rng((repetition, 7)))
         found = design.summary(chips)
@@ -187,6 +187,45 @@ def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, 
 def test_intervals_of_stopped_evaluations_hold_their_level(name: str, half_width: float) -> None:
     covered, _, _ = coverage(WORLDS[name], half_width, 200)
     assert covered == pytest.approx(0.95, abs=0.05)
+
+
+class Steady(World):
+    """A network that is right 99 times in 100, and changes its mind on one image in a thousand or two."""
+
+    def __init__(self, drop: float, spread: float) -> None:
+        super().__init__(drop, spread, own=0.05, images=10_000)
+        rng = np.random.default_rng(1)
+        self.margin = rng.normal(2.4, 1.0, self.images)
+        self.clean = 100.0 * (self.margin > 0)
+        seen = np.where(self.margin > 0, 1, -1) * np.abs(self.margin + rng.normal(0, 0.05, self.images))
+        self.order = np.lexsort((-seen, seen > 0))
+
+
+@pytest.mark.parametrize(("drop", "spread"), [(0.05, 0.01), (0.1, 0.02)])
+@pytest.mark.parametrize("half_width", [0.05, 0.1])
+def test_rare_changes_are_waited_for(drop: float, spread: float, half_width: float) -> None:
+    world, errors = Steady(drop, spread), []
+    design = Design(half_width, world.images, 16.0, largest_change=100.0)
+    for repetition in range(60):
+        found = design.summary(sampled(world, design, np.random.default_rng((repetition, 3))))
+        assert 0 < found.half_width <= half_width
+        errors.append((found.mean - world.mean()) / found.half_width)
+    assert np.mean(np.abs(errors) <= 1) >= 0.85
+    assert abs(np.mean(errors)) < 0.25  # of a half-width: not drawn to the network without noise
+
+
+def test_chips_of_which_none_changes_an_image_have_an_interval_still() -> None:
+    design = Design(0.1, 10_000, 16.0, largest_change=100.0)
+    chips: list[tuple[float, float, int]] = []
+    while step := design.next(chips):
+        chips += [(80.0, 0.0, step.images)] * (step.until - len(chips))
+    found, seen = design.summary(chips), sum(images for *_, images in chips)
+    assert found.half_width == pytest.approx(300 / seen)  # the rule of three
+    assert seen >= 12 * 100 / 0.1
+    unknown, chips = Design(0.1, 1000, 16.0), []  # without a largest change: until all images are run
+    while step := unknown.next(chips):
+        chips += [(80.0, 0.0, step.images)] * (step.until - len(chips))
+    assert chips[-1][2] == 1000
 
 
 @pytest.mark.slow
