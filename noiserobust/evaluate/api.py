@@ -92,7 +92,9 @@ def evaluate(
         until: draw chips until the 95% interval for the mean over chips is no wider than plus and minus this, > 0, in
             units of the metric, for each model and level. Each chip is run on some of the examples only, and compared
             with what the model does on them without noise: far fewer passes for the same mean, but not for yields or
-            tails. For arrays, and one metric of ``accuracy``, ``top5`` and ``loss``.
+            tails, and not if a few chips are far worse than all others. For arrays, and one metric of ``accuracy``,
+            ``top5`` and ``loss``. How many examples a chip is run on depends on what a chip costs, which is measured,
+            and kept in ``out``: another run may find another value within the interval.
         executor: where draws are computed: ``"serial"``, ``"processes"`` of this machine, ``"ray"``, or one with
             settings from :func:`noiserobust.executors.make_executor`. The results are the same.
         out: folder for ``draws.csv``, ``summary.csv`` and ``manifest.json``; finished draws found there are kept.
