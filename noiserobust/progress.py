@@ -52,7 +52,7 @@ def duration(seconds: float) -> str:
     """Return a time as people say it.
 
     >>> duration(0.26), duration(42), duration(200), duration(7500), duration(200000)
-    ('0.3 s', '42 s', '3 min 20 s', '2 h 5 min', '2 d 7 h')
+    ('0.3 s', '42 s', '3 min 20 s', '2 h 5 min', '2 d 8 h')
     """
     if seconds < 60:
         return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.0f} s"

@@ -44,9 +44,8 @@ class NoiseTrainerMixin:
     kept in the ``noise.pt`` of each checkpoint. The loss that is logged is the clean one, if the method has a clean
     pass.
 
-    Noise falls on Linear, Embedding and Conv weights, tied ones once; frozen weights feel it too. GPT-2's ``Conv1D`` is
-    none of them, and a warning says so: with a function as ``select`` of the method noise falls on it too, though with
-    one filter an *input*, as its weights are transposed; ``granularity="tensor"`` does not mind.
+    Noise falls on Linear, Embedding and Conv weights, GPT-2's ``Conv1D`` among them, tied ones once; frozen weights feel
+    it too.
 
     Args:
         *args: of the Trainer.
