@@ -44,8 +44,8 @@ class NoiseTrainerMixin:
     kept in the ``noise.pt`` of each checkpoint. The loss that is logged is the clean one, if the method has a clean
     pass.
 
-    Noise falls on Linear, Embedding and Conv weights, GPT-2's ``Conv1D`` among them, tied ones once; frozen weights feel
-    it too.
+    Noise falls on Linear, Embedding and Conv weights, GPT-2's ``Conv1D`` among them, tied ones once; frozen weights
+    feel it too.
 
     Args:
         *args: of the Trainer.
