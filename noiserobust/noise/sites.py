@@ -78,8 +78,8 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
     Args:
         model: any module; wrappers (DataParallel, DDP, torch.compile) do not change the names.
         select: which ones; by default those that live in a crossbar: weights with at least two dimensions of Conv,
-            Linear, Bilinear, Embedding, recurrent and MultiheadAttention modules, and the ``Conv1D`` of transformers. Biases
-            and normalisation parameters are digital.
+            Linear, Bilinear, Embedding, recurrent and MultiheadAttention modules, and the ``Conv1D`` of transformers.
+            Biases and normalisation parameters are digital.
 
     Warns:
         UserWarning: if, by default, weights of other modules with at least two dimensions stay without noise.
