@@ -14,7 +14,7 @@ import pandas as pd
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
-from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows
+from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows, with_sampling
 from noiserobust.results.summary import is_sampled
 
 
@@ -152,8 +152,8 @@ def _hashes(source: Source) -> dict[tuple[str, int, str], str]:
 
 def _join(sources: Sequence[Source]) -> pd.DataFrame:
     rows = pd.concat([s.draws.assign(source=i) for i, s in enumerate(sources)], ignore_index=True)
-    if set(SAMPLED_DTYPES) <= set(rows):  # draws of other folders were run on all examples
-        rows = rows.fillna({"of_examples": rows["n_examples"], "sampling_std": 0.0}).astype(SAMPLED_DTYPES)
+    if set(SAMPLED_DTYPES) <= set(rows):
+        rows = with_sampling(rows)
         # Of a draw that was also run on more of the examples those count.
         rows = rows.sort_values("n_examples", ascending=False, kind="stable")
         fewer = rows["n_examples"] < rows.groupby(DRAW_KEY)["n_examples"].transform("max")

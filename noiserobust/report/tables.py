@@ -179,10 +179,10 @@ def _mark_highest(cells: dict[tuple[str, float], Cell], methods: Sequence[str], 
         cells[best, level] = replace(column[best], highest=True)
 
 
-def _planned(sources: Sequence[Source], noise: str, level_name: str) -> tuple[set[float], int]:
-    """Return the levels and the number of draws that the manifests announce for a noise."""
+def _planned(sources: Sequence[Source], noise: str, level_name: str) -> tuple[set[float], int | None]:
+    """Return the levels and the number of draws that the manifests announce for a noise; None with `until`."""
     levels: set[float] = set()
-    draws = 0
+    draws, free = 0, False
     for source in sources:
         kinds = set(source.draws[["noise", "level_name"]].itertuples(index=False, name=None))
         if kinds != {(noise, level_name)}:
@@ -191,16 +191,16 @@ def _planned(sources: Sequence[Source], noise: str, level_name: str) -> tuple[se
         listed = plan.get("levels")
         levels |= {float(v) for v in listed if _is_number(v)} if isinstance(listed, list) else set()
         # With `until` the number of draws is free to differ.
-        if _is_number(plan.get("draws")) and plan.get("until") is None:
+        free = free or plan.get("until") is not None
+        if _is_number(plan.get("draws")):
             draws = max(draws, int(plan["draws"]))
-    return levels, draws
+    return levels, None if free else draws
 
 
-def _gaps(own: pd.DataFrame, planned: tuple[set[float], int]) -> list[Gap]:
+def _gaps(own: pd.DataFrame, planned: tuple[set[float], int | None]) -> list[Gap]:
     levels = sorted(planned[0] | set(own["level"]))
     counts = own.groupby([*TRAINING, "level"]).size()
-    # As many as others have, if they were not drawn until the mean is known.
-    expected = 1 if "sampling_std" in own else max(planned[1], int(counts.max()))
+    expected = 1 if planned[1] is None else max(planned[1], int(counts.max()))
     gaps = []
     for method, train_seed, weights in own[TRAINING].drop_duplicates().itertuples(index=False, name=None):
         for level in levels:

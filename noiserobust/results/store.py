@@ -165,12 +165,17 @@ def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
     """Return rows as a DataFrame with the columns and types of ``draws.csv``, in the order of their key."""
     frame = pd.DataFrame(list(rows))
     sampled = set(SAMPLED_DTYPES) <= set(frame)
-    frame = frame.reindex(columns=_SAMPLED_COLUMNS if sampled else DRAW_COLUMNS)
-    if sampled:  # those that are not were run on all examples
-        frame = frame.fillna({"of_examples": frame["n_examples"], "sampling_std": 0.0})
-    frame = frame.astype(_DTYPES[len(frame.columns)])
+    frame = frame.reindex(columns=_SAMPLED_COLUMNS if sampled else DRAW_COLUMNS).astype(DRAW_DTYPES)
+    frame = with_sampling(frame) if sampled else frame
     ordered: pd.DataFrame = frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
     return ordered
+
+
+def with_sampling(draws: pd.DataFrame) -> pd.DataFrame:
+    """Return draws of which some were sampled with the columns of that for all: the others were run on all examples."""
+    filled: pd.DataFrame = draws.fillna({"of_examples": draws["n_examples"], "sampling_std": 0.0})
+    typed: pd.DataFrame = filled.astype(SAMPLED_DTYPES)
+    return typed
 
 
 def read_rows(folder: Path) -> Iterator[Row]:

@@ -33,6 +33,7 @@ PILOT = 20
 LEAST_IMAGES = 32
 """On how many images a chip is run at least, if there are as many."""
 
+_TINY = 1e-12  # in squared points: keeps weights finite where all chips agree
 _LEAST_STEP = 4  # chips
 _UNCHANGED = 12  # images that may yet change where few have done so, of all that are seen
 _CHIP_VARIANCE = 0.01  # as a share of that of the images, before anything is known: sets the images of the pilot
@@ -129,9 +130,6 @@ def estimate(
     variance = np.sum(np.square(shares * (v - mean)) / (1 - shares))
     half = stats.t.ppf((1 + level) / 2, max(1 / np.square(shares).sum() - 1, 1)) * math.sqrt(variance)
     return Estimate(mean, max(float(half), least), chip_variance, error, (low, high), image_variance, v.size)
-
-
-_TINY = 1e-12  # in squared points: keeps weights finite where all chips agree
 
 
 def _between(values: NDArray[np.float64], within: NDArray[np.float64], squares: float) -> float:

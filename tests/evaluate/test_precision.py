@@ -310,6 +310,9 @@ def test_the_command_line_and_the_report(tmp_path: Path, monkeypatch: pytest.Mon
     page = Path("report/report.html").read_text()
     assert "Missing" not in page
     assert "know the mean of each weight file to ±3" in " ".join(page.split())
+    assert main([*words.replace("gaussian", "laplace").split(), "--draws", "3", "--shard", "1/2", "--out", "half"]) == 0
+    assert main(["report", "sampled", "half", "--out", "lacking"]) == 0  # what lacks in others is still said
+    assert "Missing under laplace" in Path("lacking/report.html").read_text()
     assert main([*words.split(), "--draws", "3", "--out", "same"]) == 0
     assert main(["report", "sampled", "same", "--out", "joined"]) == 0  # of the same chips those on all examples count
     joined = pd.read_csv("joined/summary.csv").query("noise == 'gaussian'")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +11,9 @@ import torch
 
 import noiserobust as nr
 from noiserobust.cli import main
+from noiserobust.evaluate import rehearsal
 from noiserobust.evaluate.files import EvaluateConfig, evaluate_files, rehearse_files
+from noiserobust.evaluate.forward import Forward
 from noiserobust.models.weights import write_weights
 
 
@@ -41,13 +43,23 @@ def test_it_counts_what_is_to_do_and_what_is_done(config: dict[str, Any]) -> Non
     assert rehearse_files(plan, Path("out"), shard="1/2").to_do == 0
 
 
-def test_its_time_is_about_that_of_the_run(config: dict[str, Any]) -> None:
-    plan = EvaluateConfig(**config, draws=60)
-    found = rehearse_files(plan, Path("out"))
-    begin = time.perf_counter()
-    evaluate_files(plan, Path("out"))
-    taken = time.perf_counter() - begin
-    assert taken / 20 < found.seconds < taken * 20  # of the right order, on machines that are busy as well
+def test_its_time_is_that_of_the_draws_to_do(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    now, measure = [0.0], Forward.measure
+
+    def slow(self: Forward, *arguments: Any) -> Any:  # a second a draw, and a hundredth of one an example
+        values, examples = measure(self, *arguments)
+        now[0] += 1 + examples / 100
+        return values, examples
+
+    monkeypatch.setattr(Forward, "measure", slow)
+    monkeypatch.setattr(rehearsal, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    found = rehearse_files(EvaluateConfig(**config, draws=60), Path("out"))
+    data = nr.load_data("digits", "test")
+    first = min(256, len(data))  # what is slow is timed once, and taken to be so by its examples alone
+    assert found.seconds == pytest.approx(2 * 121 * (1 + first / 100) * len(data) / first)
+    monkeypatch.setattr(rehearsal, "_SLOW", 100.0)
+    found = rehearse_files(EvaluateConfig(**config, draws=60), Path("out"))
+    assert found.seconds == pytest.approx(2 * 121 * (1 + len(data) / 100))
 
 
 def test_an_evaluation_of_a_precision(config: dict[str, Any]) -> None:
