@@ -6,6 +6,7 @@ Model: ``A[m, k] = mu + seed_m + noise_mk``, the accuracy of train seed m on chi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,3 +45,42 @@ def seed_std(values: Sequence[ArrayLike]) -> float:
     """
     means = seed_means(values)
     return float(np.std(means, ddof=1)) if means.size >= 2 else float("nan")
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of the model.
+
+    Attributes:
+        noise: variance over chips, sigma_noise^2.
+        seed: variance over train seeds, sigma_seed^2, without what is left of the noise in a mean over K chips.
+        negative: whether the estimate of ``seed`` was negative, and is 0 for that reason: the trainings differ by no
+            more than their chips explain.
+    """
+
+    noise: float
+    seed: float
+    negative: bool
+
+
+def variance_components(values: Sequence[ArrayLike]) -> Components:
+    """Return the variances over chips and over train seeds, by the method of moments.
+
+    ``seed = var_m(mean_k A[m, k]) - noise * mean_m(1 / K_m)``. NaN is what cannot be estimated: ``noise`` if a seed has
+    one draw, ``seed`` then and with one seed.
+
+    Args:
+        values: for each train seed the values of its draws.
+
+    Source: S. R. Searle, G. Casella and C. E. McCulloch, "Variance Components", Wiley 1992, ch. 3; for unequal numbers
+    of draws with means of train seeds that count the same.
+
+    >>> variance_components([[80.0, 84.0], [80.0, 84.0]])
+    Components(noise=8.0, seed=0.0, negative=True)
+    """
+    rows = [np.asarray(v, dtype=np.float64) for v in values]
+    known = all(row.size > 1 for row in rows)
+    noise = float(np.mean([np.var(row, ddof=1) for row in rows])) if known else float("nan")
+    between = float(np.var(seed_means(rows), ddof=1)) if len(rows) > 1 else float("nan")
+    seed = between - noise * float(np.mean([1 / np.size(v) for v in rows]))
+    return Components(noise, max(seed, 0.0) if np.isfinite(seed) else float("nan"), seed < 0)

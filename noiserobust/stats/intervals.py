@@ -24,10 +24,55 @@ def mean_interval(seed_means: ArrayLike, level: float = 0.95) -> tuple[float, fl
 
     Source: Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    if not 0 < check_number("level", level) < 1:
-        raise InvalidValueError(f"Expected `level` to be a finite number > 0 and < 1, but got {level!r}")
+    check_level(level)
     means = np.asarray(seed_means, dtype=np.float64)
     if means.size < 2:
         return float("nan"), float("nan")
     half = stats.t.ppf((1 + level) / 2, means.size - 1) * np.std(means, ddof=1) / np.sqrt(means.size)
     return float(np.mean(means) - half), float(np.mean(means) + half)
+
+
+def std_interval(std: float, freedom: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the chi-square interval of a standard deviation of normal values.
+
+    Args:
+        std: the standard deviation found, >= 0.
+        freedom: its degrees of freedom: n - 1 for one over n train seeds, the sum of K - 1 over train seeds with K
+            draws each for the noise uncertainty.
+        level: confidence level in (0, 1).
+
+    Returns:
+        ``(low, high)``; NaN, not estimable, without a degree of freedom or a standard deviation.
+
+    >>> [round(end, 2) for end in std_interval(1.0, 4)]
+    [0.6, 2.87]
+    """
+    check_level(level)
+    if freedom < 1 or not np.isfinite(std):
+        return float("nan"), float("nan")
+    factors = [float(np.sqrt(freedom / stats.chi2.ppf(p, freedom))) for p in ((1 + level) / 2, (1 - level) / 2)]
+    return std * factors[0], std * factors[1]
+
+
+def test_set_std(accuracy: float, n_examples: int) -> float:
+    """Return how far an accuracy is off for having been measured on so many examples, one standard deviation.
+
+    ``100 sqrt(p (1 - p) / n)``, the binomial one. That of a mean over chips is at most this: chips are run on the same
+    examples. It is part of no other uncertainty.
+
+    Args:
+        accuracy: in percent.
+        n_examples: how many test examples; NaN is returned for 0.
+    """
+    p = min(max(accuracy / 100, 0.0), 1.0)
+    return 100 * float(np.sqrt(p * (1 - p) / n_examples)) if n_examples > 0 else float("nan")
+
+
+test_set_std.__test__ = False  # type: ignore[attr-defined]  # the name is the field's; it is no test of pytest
+
+
+def check_level(level: float) -> float:
+    """Return a confidence level, or raise an error."""
+    if not 0 < check_number("level", level) < 1:
+        raise InvalidValueError(f"Expected `level` to be a finite number > 0 and < 1, but got {level!r}")
+    return level

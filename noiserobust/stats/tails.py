@@ -1,0 +1,262 @@
+"""Yield, quantiles and what the worst chips reach.
+
+With several train seeds the numbers are of a chip of any training of the method, with one of a chip of these weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+from noiserobust.errors import InvalidValueError, check_integer, check_number
+from noiserobust.stats.intervals import check_level
+from noiserobust.stats.population import populations
+
+Array = NDArray[np.float64]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A number with its interval; NaN is what cannot be estimated."""
+
+    value: float
+    low: float
+    high: float
+
+
+def draws_needed(share: float, level: float = 0.95) -> int:
+    """Return the least number of draws from which anything can be claimed of the worst ``share`` of chips.
+
+    With fewer, even draws that are all good do not show that no more than ``share`` of the chips are bad:
+    ``(1 - share)^n <= 1 - level``.
+
+    >>> draws_needed(0.05), draws_needed(0.01)
+    (59, 299)
+    """
+    check_share(share)
+    return math.ceil(math.log(1 - check_level(level)) / math.log(1 - share))
+
+
+def share_interval(successes: float, number: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the mid-P interval for a share, from independent trials.
+
+    Without a failure in n trials its lower end is ``(1 - level)^(1 / n)``.
+
+    Args:
+        successes: how many, in [0, ``number``]; halves are ties.
+        number: of how many, >= 1.
+        level: confidence level in (0, 1).
+
+    Source: H. O. Lancaster, "Significance tests in discrete distributions", JASA 56 (1961); A. Agresti and
+    A. Gottard, "Comment: Randomized confidence intervals and the mid-P approach", Statist. Sci. 20 (2005).
+    """
+    check_integer("number", number, minimum=1)
+    alpha = 1 - check_level(level)
+    x, n = check_number("successes", successes, minimum=0, maximum=number), number
+
+    def at_least(p: float) -> float:
+        """P(X > x) + P(X = x) / 2, between neighbours for halves."""
+        whole = [0.5 * (stats.binom.sf(y, n, p) + stats.binom.sf(y - 1, n, p)) for y in (math.floor(x), math.ceil(x))]
+        return float(np.mean(whole))
+
+    tiny = 1e-12
+    low = 0.0 if x == 0 else optimize.brentq(lambda p: at_least(p) - alpha / 2, tiny, 1 - tiny)
+    high = 1.0 if x == n else optimize.brentq(lambda p: at_least(p) - (1 - alpha / 2), tiny, 1 - tiny)
+    return float(low), float(high)
+
+
+def chip_yield(values: Sequence[ArrayLike], spec: float, level: float = 0.95) -> Estimated:
+    """Return the share of chips that reach a specification.
+
+    Args:
+        values: for each train seed the values of its draws.
+        spec: the least value that a chip has to have; NaN counts as missed.
+        level: confidence level in (0, 1).
+
+    Returns:
+        The share, in [0, 1], the mean over train seeds. With one seed the interval is that of trials on these weights
+        (:func:`share_interval`), with several that of :func:`populations`, for chips of any training.
+    """
+    rows = _rows(values)
+    check_number("spec", spec)
+    shares = [float(np.mean(row >= spec)) for row in rows]
+    if len(rows) == 1:
+        return Estimated(shares[0], *share_interval(float((rows[0] >= spec).sum()), rows[0].size, level))
+    if min(row.size for row in rows) < 2:
+        return Estimated(float(np.mean(shares)), NAN, NAN)
+    chips, unlike = populations(rows)
+    return Estimated(float(np.mean(shares)), *_ends((chips >= spec).mean(axis=1), unlike, level))
+
+
+def improvement(differences: Sequence[ArrayLike], level: float = 0.95) -> Estimated:
+    """Return the probability that a difference is above 0, ties counting half.
+
+    Args:
+        differences: for each train seed the differences between two methods on the same chips.
+        level: confidence level in (0, 1).
+
+    Source: R. Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021,
+    sec. 4.3; there over pairs of runs, here over chips that both methods meet.
+    """
+    rows = _rows(differences)
+    wins = [float(np.sum(row > 0) + np.sum(row == 0) / 2) for row in rows]
+    share = float(np.mean([w / row.size for w, row in zip(wins, rows, strict=True)]))
+    if len(rows) == 1:
+        return Estimated(share, *share_interval(wins[0], rows[0].size, level))
+    if min(row.size for row in rows) < 2:
+        return Estimated(share, NAN, NAN)
+    chips, unlike = populations(rows)
+    return Estimated(share, *_ends((np.mean(chips > 0, axis=1) + np.mean(chips >= 0, axis=1)) / 2, unlike, level))
+
+
+def performance_profile(
+    values: Sequence[ArrayLike], specs: ArrayLike, level: float = 0.95
+) -> tuple[Array, Array, Array]:
+    """Return the share of chips that reach each specification: the yield as a function of what is asked for.
+
+    Args:
+        values: for each train seed the values of its draws.
+        specs: the specifications, shape ``(n_specs,)``.
+        level: confidence level in (0, 1) of the interval at each specification by itself.
+
+    Returns:
+        Shares and the ends of their intervals, shape ``(n_specs,)`` each.
+
+    Source: E. D. Dolan and J. J. Moré, "Benchmarking optimization software with performance profiles", Math. Program.
+    91 (2002).
+    """
+    found = [chip_yield(values, float(spec), level) for spec in np.asarray(specs, dtype=np.float64)]
+    return tuple(np.array([getattr(f, name) for f in found]) for name in ("value", "low", "high"))  # type: ignore[return-value]
+
+
+def quantile(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
+    """Return what all but the worst ``share`` of chips reach.
+
+    Args:
+        values: for each train seed the values of its draws.
+        share: of chips, in (0, 1).
+        level: confidence level in (0, 1).
+
+    Returns:
+        The quantile and its interval. NaN if there are fewer draws, of all train seeds together, than
+        :func:`draws_needed`; an end alone is NaN where draws do not bound it.
+    """
+    rows = _rows(values)
+    if sum(row.size for row in rows) < draws_needed(share, level):
+        return Estimated(NAN, NAN, NAN)
+    value = float(_weighted_quantile(rows, share))
+    if len(rows) == 1:
+        return Estimated(value, *_order_interval(rows[0], share, level))
+    if min(row.size for row in rows) < 2:
+        return Estimated(value, NAN, NAN)
+    chips, unlike = populations(rows)
+    chips.sort(axis=1)
+    alpha = 1 - level
+    # Chips unlike any that was drawn may all be worse, or all be better.
+    worse = _row_quantiles(chips, (share - unlike) / (1 - unlike))
+    better = _row_quantiles(chips, share / (1 - unlike))
+    low = np.quantile(worse, alpha / 2, method="lower")
+    high = np.quantile(better, 1 - alpha / 2, method="higher")
+    return Estimated(value, *(float(end) if np.isfinite(end) else NAN for end in (low, high)))
+
+
+def cvar(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
+    """Return the mean of the worst ``share`` of chips, the conditional value at risk.
+
+    Args:
+        values: for each train seed the values of its draws.
+        share: of chips, in (0, 1).
+        level: confidence level in (0, 1).
+
+    Returns:
+        The mean, and its interval if there are several train seeds. NaN if there are fewer draws than
+        :func:`draws_needed`.
+
+    Source: R. T. Rockafellar and S. Uryasev, "Conditional value-at-risk for general loss distributions", J. Bank.
+    Finance 26 (2002).
+    """
+    rows = _rows(values)
+    if sum(row.size for row in rows) < draws_needed(share, level):
+        return Estimated(NAN, NAN, NAN)
+    value = _weighted_tail(rows, share)
+    if len(rows) == 1 or min(row.size for row in rows) < 2:
+        return Estimated(value, NAN, NAN)
+    chips, _ = populations(rows)
+    number = max(1, round(share * chips.shape[1]))
+    tails = np.partition(chips, number - 1, axis=1)[:, :number].mean(axis=1)
+    return Estimated(value, *(float(q) for q in np.quantile(tails, [(1 - level) / 2, (1 + level) / 2])))
+
+
+def check_share(share: float) -> float:
+    """Return a share of chips, or raise an error."""
+    if not 0 < check_number("share", share) < 1:
+        raise InvalidValueError(f"Expected `share` to be a finite number > 0 and < 1, but got {share!r}")
+    return share
+
+
+def _rows(values: Sequence[ArrayLike]) -> list[Array]:
+    rows = [np.asarray(v, dtype=np.float64) for v in values]
+    if not rows or any(row.ndim != 1 or not row.size for row in rows):
+        raise InvalidValueError("Expected `values` to have at least one value for each train seed, but got none")
+    return rows
+
+
+def _ends(shares: Array, unlike: Array, level: float) -> tuple[float, float]:
+    """Return the interval of a share: chips unlike any that was drawn may all fail, or all pass."""
+    low = np.quantile(shares * (1 - unlike), (1 - level) / 2)
+    high = np.quantile(shares * (1 - unlike) + unlike, (1 + level) / 2)
+    return float(low), float(high)
+
+
+def _row_quantiles(rows: Array, shares: Array) -> Array:
+    """Return a quantile of each sorted row; infinite where the share is below 0 or above 1."""
+    number = rows.shape[1]
+    at = np.clip(shares * number - 0.5, 0, number - 1)
+    below = np.floor(at).astype(np.intp)
+    above = np.minimum(below + 1, number - 1)
+    line = np.arange(len(rows))
+    found = rows[line, below] + (at - below) * (rows[line, above] - rows[line, below])
+    return np.where(shares < 0, -np.inf, np.where(shares > 1, np.inf, found))
+
+
+def _pooled(rows: list[Array]) -> tuple[Array, Array]:
+    """Return all values in order, and the share that each stands for; each train seed counts the same."""
+    everything = np.concatenate(rows)
+    weights = np.concatenate([np.full(row.size, 1 / (row.size * len(rows))) for row in rows])
+    order = np.argsort(everything, kind="stable")
+    return everything[order], weights[order]
+
+
+def _weighted_quantile(rows: list[Array], share: float) -> float:
+    everything, weights = _pooled(rows)
+    centres = np.cumsum(weights) - weights / 2
+    return float(np.interp(share, centres, everything))
+
+
+def _weighted_tail(rows: list[Array], share: float) -> float:
+    everything, weights = _pooled(rows)
+    ends = np.cumsum(weights)
+    taken = np.clip(share - (ends - weights), 0, weights)
+    return float(np.sum(taken * everything) / share)
+
+
+def _order_interval(values: Array, share: float, level: float) -> tuple[float, float]:
+    """Return the interval of a quantile from order statistics, which bound it whatever the distribution.
+
+    The quantile is below the r-th smallest of n values with probability P(X < r), X binomial of n and ``share``;
+    between neighbours it is interpolated on the normal scale. An end that no value bounds is NaN.
+
+    Source: T. P. Hettmansperger and S. J. Sheather, "Confidence intervals based on interpolated order statistics",
+    Statist. Probab. Lett. 4 (1986); there for the median.
+    """
+    below = stats.norm.ppf(stats.binom.cdf(np.arange(values.size), values.size, share))
+    wanted = [float(stats.norm.ppf(p)) for p in ((1 - level) / 2, (1 + level) / 2)]
+    useful = np.isfinite(below)
+    at, ordered = below[useful], np.sort(values)[useful]
+    return tuple(float(np.interp(w, at, ordered, left=NAN, right=NAN)) for w in wanted)  # type: ignore[return-value]
