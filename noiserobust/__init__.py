@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noiserobust.data.registry import load_data as load_data
+    from noiserobust.diagnose.sensitivity import layer_sensitivity as layer_sensitivity
     from noiserobust.errors import NoiseRobustError as NoiseRobustError
     from noiserobust.evaluate.api import evaluate as evaluate
     from noiserobust.evaluate.calibration import Calibration as Calibration
@@ -86,6 +87,7 @@ _HOMES = {
     "evaluate": "evaluate.api",
     "Calibration": "evaluate.calibration",
     "EvaluationResult": "evaluate.montecarlo",
+    "layer_sensitivity": "diagnose.sensitivity",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
-    "diagnose": GROUND | {"rng", "noise", "perturb", "results", "models", "data", "report"},
+    "diagnose": GROUND
+    | {"rng", "noise", "perturb", "stats", "results", "models", "data", "evaluate", "executors", "progress", "report"},
     "cli": GROUND
     | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
 }

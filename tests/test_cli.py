@@ -381,7 +381,7 @@ class TestTrain:
 class TestOtherVerbs:
     def test_help_and_no_verb(self, run, capsys):
         assert run()[0] == 0
-        for verb in ("demo", "train", "evaluate", "report", "profiles"):
+        for verb in ("demo", "train", "evaluate", "report", "diagnose", "profiles"):
             with pytest.raises(SystemExit) as stop:
                 main([verb, "--help"])
             assert stop.value.code == 0

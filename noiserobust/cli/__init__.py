@@ -1,4 +1,4 @@
-"""The command line: ``noiserobust demo | train | evaluate | merge | report | profiles``.
+"""The command line: ``noiserobust demo | train | evaluate | merge | report | diagnose | profiles``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -13,6 +13,7 @@ from io import TextIOWrapper
 
 from jsonargparse import ArgumentParser
 
+from noiserobust.cli.diagnose import add_diagnose, diagnose
 from noiserobust.cli.evaluate import (
     add_demo,
     add_evaluate,
@@ -36,6 +37,7 @@ _VERBS = {
     "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
     "merge": (add_merge, merge, "join the results of parts of one evaluation"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),
+    "diagnose": (add_diagnose, diagnose, "find out which layers cost the accuracy under noise"),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from noiserobust.evaluate.metrics import METRICS, parse_metrics
 from noiserobust.evaluate.montecarlo import EvaluationResult, Part, as_result, run
 from noiserobust.evaluate.plan import Plan, Subject, parse_levels
 from noiserobust.evaluate.precision import run_until, sampled_metric
-from noiserobust.evaluate.settle import settle, settled
+from noiserobust.evaluate.settle import Settled, settle, settled
 from noiserobust.executors import Executor, make_executor
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
@@ -108,20 +108,9 @@ def evaluate(
         OutputError: if ``out`` cannot be written to.
         FailedJobsError: if draws could not be computed because workers died, after all others are.
     """
-    sequence = [models] if isinstance(models, nn.Module) else list(models) if isinstance(models, Iterable) else []
-    if not sequence or not all(isinstance(m, nn.Module) for m in sequence):
-        raise InvalidValueError(f"Expected `models` to be a module or a non-empty list of modules, but got {models!r}")
+    subjects = subjects_of(models, method, train_seeds)
     if not isinstance(noise, Noise):
         raise InvalidValueError(f"Expected `noise` to be a noise object, but got {noise!r}")
-    seeds = list(range(len(sequence)) if train_seeds is None else train_seeds)
-    if len(seeds) != len(sequence) or len(set(seeds)) != len(seeds):
-        raise InvalidValueError(
-            f"Expected `train_seeds` to be {len(sequence)} distinct integers, but got {train_seeds!r}"
-        )
-    subjects = [
-        Subject(method, check_integer("train_seeds", s, minimum=0), f"model{s}", lambda m=m: m)  # type: ignore[misc]
-        for s, m in zip(seeds, sequence, strict=True)
-    ]
     if calibration is not None and not isinstance(calibration, Calibration):
         raise InvalidValueError(f"Expected `calibration` to be a nr.Calibration, but got {calibration!r}")
     where = executor if isinstance(executor, Executor) else make_executor(executor)
@@ -133,9 +122,40 @@ def evaluate(
         if until is not None:
             return as_result(run_until(subjects, forward, plan, _measured, progress=progress, executor=where))
         return as_result(run(subjects, forward, plan, progress=progress, executor=where))
-    hashes = [{"method": method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
-    configuration = describe(plan, forward, sequence[0], {"weights": hashes})
+    configuration = describe(plan, forward, subjects[0].load(), {"weights": hashes_of(subjects)})
     return run_into(Path(out), subjects, forward, plan, configuration, progress=progress, executor=where)
+
+
+def subjects_of(
+    models: nn.Module | Sequence[nn.Module], method: str = "model", train_seeds: Sequence[int] | None = None
+) -> list[Subject]:
+    """Return models in memory as what can be evaluated.
+
+    Args:
+        models: one model, or several trainings of one method.
+        method: name of the method in the results.
+        train_seeds: the train seed of each model, by default 0, 1, ...
+
+    Raises:
+        InvalidValueError: if an argument is not valid.
+    """
+    sequence = [models] if isinstance(models, nn.Module) else list(models) if isinstance(models, Iterable) else []
+    if not sequence or not all(isinstance(m, nn.Module) for m in sequence):
+        raise InvalidValueError(f"Expected `models` to be a module or a non-empty list of modules, but got {models!r}")
+    seeds = list(range(len(sequence)) if train_seeds is None else train_seeds)
+    if len(seeds) != len(sequence) or len(set(seeds)) != len(seeds):
+        raise InvalidValueError(
+            f"Expected `train_seeds` to be {len(sequence)} distinct integers, but got {train_seeds!r}"
+        )
+    return [
+        Subject(method, check_integer("train_seeds", s, minimum=0), f"model{s}", lambda m=m: m)  # type: ignore[misc]
+        for s, m in zip(seeds, sequence, strict=True)
+    ]
+
+
+def hashes_of(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Return what identifies models in memory in a configuration, JSON-able."""
+    return [{"method": s.method, "train_seed": s.train_seed, "sha256": model_sha256(s.load())} for s in subjects]
 
 
 def make_forward(
@@ -177,22 +197,34 @@ def run_into(
     progress: bool = False,
     part: Part = (1, 1),
     executor: Executor | None = None,
+    how: Settled | None = None,
 ) -> EvaluationResult:
     """Evaluate into a folder, keeping the finished draws of an earlier run of the same configuration.
+
+    Args:
+        out: folder.
+        subjects: trained weights.
+        forward: data, device, the precision that was asked for.
+        plan: noise, levels, draws.
+        configuration: everything that determines the results.
+        progress: whether to show progress.
+        part: which part of how many is computed.
+        executor: where draws are computed; by default here, one after the other.
+        how: what was settled before, for several evaluations alike; by default it is settled here.
 
     Raises:
         InvalidValueError: if the folder holds results of another configuration.
         OutputError: if it cannot be written to.
     """
     with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
-        forward = settled(forward, store.remember("settled", lambda: settle(subjects[0], forward, plan)))
-        how: dict[str, Any] = {"done": store.rows, "keep": store.append, "progress": progress, "executor": executor}
+        forward = settled(forward, store.remember("settled", lambda: how or settle(subjects[0], forward, plan)))
+        rest: dict[str, Any] = {"done": store.rows, "keep": store.append, "progress": progress, "executor": executor}
         if plan.until is not None:
             known = partial(store.remember, "chip_cost")
-            result = as_result(run_until(subjects, forward, plan, known, **how))
+            result = as_result(run_until(subjects, forward, plan, known, **rest))
             write_atomic(out / PRECISION_FILE, result.precision().to_csv(index=False))
         else:
-            result = as_result(run(subjects, forward, plan, part=part, **how))
+            result = as_result(run(subjects, forward, plan, part=part, **rest))
         store.finish(result.summary())
     return result
 
@@ -220,7 +252,7 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         sampled_metric(forward)
     if plan.calibration is not None:
         plan.calibration.check(model, sites)  # before anything is written
-    noisy, total = sum(s.weight().numel() for s in sites), sum(p.numel() for p in model.parameters())
+    noisy = {site.name: site.weight().numel() for site in sites}
     return {
         "noise": plan.noise.describe(),
         "level_name": plan.noise.level_name,
@@ -236,8 +268,20 @@ def describe(plan: Plan, forward: Forward, model: nn.Module, more: dict[str, Any
         **({} if plan.until is None else {"until": plan.until}),
         **({} if forward.metrics == (METRICS["accuracy"],) else {"metrics": _metrics(forward)}),
         **({} if plan.reads == "pass" else {"reads": plan.reads, "batch_size": forward.batch_size}),
-        "noisy_weights": [site.name for site in sites],
-        "noisy_share_of_parameters": round(noisy / total, 6),
+        **describe_noisy(noisy, sum(p.numel() for p in model.parameters())),
+    }
+
+
+def describe_noisy(noisy: Mapping[str, int], parameters: int) -> dict[str, Any]:
+    """Return what a configuration says of where noise falls, JSON-able.
+
+    Args:
+        noisy: the names of the noisy weights, in the order of the model, each with its number of elements.
+        parameters: number of elements of all parameters.
+    """
+    return {
+        "noisy_weights": list(noisy),
+        "noisy_share_of_parameters": round(sum(noisy.values()) / parameters, 6),
     }
 
 

@@ -102,7 +102,9 @@ def evaluate_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     part = parse_part(shard)
-    return run_into(out, *_resolved(config, shard, download), progress=progress, part=part, executor=executor)
+    return run_into(
+        out, *resolve_files(config, shard, download=download), progress=progress, part=part, executor=executor
+    )
 
 
 def rehearse_files(config: EvaluateConfig, out: Path, *, download: bool = False, shard: str | None = None) -> Rehearsal:
@@ -112,13 +114,22 @@ def rehearse_files(config: EvaluateConfig, out: Path, *, download: bool = False,
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     part = parse_part(shard)
-    return rehearse(out, *_resolved(config, shard, download), part)
+    return rehearse(out, *resolve_files(config, shard, download=download), part)
 
 
-def _resolved(
-    config: EvaluateConfig, shard: str | None, download: bool
+def resolve_files(
+    config: EvaluateConfig, shard: str | None = None, *, download: bool = False
 ) -> tuple[list[Subject], Forward, Plan, dict[str, Any]]:
-    """Return weights, data, plan and everything that determines the results."""
+    """Return weights, data, plan and everything that determines the results; nothing is written.
+
+    Args:
+        config: what, on what, under which noise.
+        shard: which part of the draws will be computed; by default all.
+        download: whether to fetch data of a known data set that are not there.
+
+    Raises:
+        NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
+    """
     if config.until is not None and shard is not None:
         raise InvalidValueError(
             "Expected no `shard` with `until`, but got one: which draws are needed is only known once others are done; "
