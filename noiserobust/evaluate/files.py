@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,7 +151,7 @@ def resolve_files(
     data = _some(load_data(config.data, "test", download=download), config)
     forward = make_forward(data, normalize, config.device, config.precision, config.batch_size, config.metrics)
     weights = [
-        {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed}
+        {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed, **_trained(w.metadata)}
         for s, w in zip(subjects, files, strict=True)
     ]
     more = {
@@ -237,6 +239,19 @@ class _Load:
                 f"Expected weights {self.path} to stay as they were, but they have changed meanwhile"
             )
         return weights
+
+
+def _trained(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a file says of its training, as an entry of the manifest; nothing if it says nothing."""
+    if "trained_method" not in metadata:
+        return {}  # so that results of such files can be continued
+    said: dict[str, Any] = {"method": metadata["trained_method"]}
+    if "trained_noise" in metadata:
+        said["noise"] = metadata["trained_noise"]
+        with suppress(ValueError):  # anybody can write a weights file
+            level = float(metadata.get("trained_level", "nan"))
+            said |= {"level": level} if math.isfinite(level) else {}
+    return {"trained": said}
 
 
 def _trained_normalize(files: Sequence[Weights]) -> str | None:

@@ -133,6 +133,7 @@ class NoiseCallback(pl.Callback):  # type: ignore[misc]
         if self._optimizer is None:
             return dict(self._loaded)
         own: dict[str, Any] = self._optimizer.state_dict()[_ENTRY]
+        del own["passes"]  # each micro-batch has a block of its own here, and would count as one
         return own
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

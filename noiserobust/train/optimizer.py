@@ -141,6 +141,14 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         """Share of the method's full strength at the step to come."""
         return self.schedule(self.steps, self.total_steps)
 
+    @property
+    def passes(self) -> int | None:
+        """How many forward-backward passes over a batch the steps so far took, micro-batches and ranks together.
+
+        None after a state was loaded that does not say.
+        """
+        return self._passes.count
+
     @contextmanager
     def perturbed(self) -> Iterator[None]:
         """Move the weights to where the next update's gradient is taken; afterwards put them back bit for bit.
@@ -234,8 +242,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the base optimizer with one more entry, ``noiserobust``, from which the noise goes on.
 
-        The entry holds the number of steps, by which the schedule goes on too, the seeds, and what the method
-        remembers of past gradients.
+        The entry holds the number of steps, by which the schedule goes on too, the seeds, what the method remembers of
+        past gradients, and the number of passes.
 
         Raises:
             StateError: inside :meth:`perturbed`, where the weights beside it are not the model's own.
@@ -243,6 +251,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         self._check_clean("state_dict")
         memory = {name: value.clone() for name, value in self._passes.memory.items()}
         own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1], "memory": memory}
+        own["passes"] = self.passes
         return {**self.base.state_dict(), _ENTRY: own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -259,8 +268,12 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         steps, seed, train_seed = (check_integer(name, own[name], minimum=0) for name in names)
         memory = own.get("memory", {})
         self._passes.check_memory(memory)
+        passes = own.get("passes")  # unknown in states of earlier versions
+        if passes is not None:
+            passes = check_integer("passes", passes, minimum=0)
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != _ENTRY})
         self._passes.load_memory(memory)
+        self._passes.count = passes
         self.steps = steps
         self._seed_noise(seed, train_seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
@@ -66,6 +67,8 @@ class Passes:
         self.split_ranks = split_ranks
         self.sites = method.sites(model)
         self.memory: Memory = {}
+        self.count: int | None = 0  # of passes over a batch so far; None if nobody knows any more
+        self._made = 0  # calls of `_backward` in this step
         self._saved: SavedWeights = {}
         self.running = False  # whether closures are being called
         self.perturbed = False  # whether the weights are displaced now
@@ -108,6 +111,7 @@ class Passes:
             groups = [([c], [n]) for c, n in zip(clean, noisy, strict=True)]
         total: Gradients = {}
         losses = []
+        self._made = 0
         try:
             self.running = True
             for one, other in groups:
@@ -119,6 +123,7 @@ class Passes:
             self._replay = None
         put(total)
         self._drawn = self.method.draws
+        self._add(math.ceil(self._made / len(groups)))  # each group is a part of the batch
         return _mean(losses)
 
     @contextmanager
@@ -147,6 +152,7 @@ class Passes:
             del held
             yield
         self._drawn = draw + 1
+        self._add(2 if first and method.needs_clean_gradient else 1)
         if self._collect(draw):
             self._remember(moment)
             if method.perturbed_weight < 1:
@@ -228,6 +234,7 @@ class Passes:
             with multiplied(self._parameters(), 2 * share), self._displaced(stream, strength):
                 loss = self._backward(noisy)
         share_statistics(self.model)
+        self._made += 1  # that of the rank which has the same examples
         return loss
 
     @contextmanager
@@ -274,7 +281,12 @@ class Passes:
         if not gradients:
             raise StateError("Expected the closure to call `backward()` on its loss, but there is no gradient")
         scale_(gradients, 1 / len(closures))
+        self._made += 1
         return _mean(losses)
+
+    def _add(self, passes: int) -> None:
+        if self.count is not None:
+            self.count += passes
 
     def _collect(self, draw: int) -> bool:
         """Add up the gradients of the draws; put their mean in place and return True after the last."""

@@ -13,6 +13,8 @@ class Epoch:
     Args:
         epoch: counted from 1.
         steps: optimizer steps since the start.
+        passes: forward-backward passes over a batch since the start, those of all processes together; None if the
+            training goes on from a checkpoint of a version that did not count them.
         lr: learning rate of the epoch's last step.
         strength: of the perturbation at the epoch's last step, as a share of its full strength.
         train_loss: mean of the losses the optimizer returned: at the clean weights, or at the noisy weights for a
@@ -25,6 +27,7 @@ class Epoch:
 
     epoch: int
     steps: int
+    passes: int | None
     lr: float
     strength: float
     train_loss: float

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from noiserobust.callables import source_sha256
-from noiserobust.config import TrainConfig
+from noiserobust.config import MethodConfig, TrainConfig
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
@@ -33,6 +34,7 @@ from noiserobust.results.store import ResultFolder
 from noiserobust.rng import Stream
 from noiserobust.train.checkpoint import CHECKPOINT_FILE, not_a_checkpoint, read_checkpoint, write_checkpoint
 from noiserobust.train.distributed import Ranks
+from noiserobust.train.progress import Epoch
 from noiserobust.train.recipe import build_method, build_schedule
 from noiserobust.train.trainer import Score, Trainer
 
@@ -114,6 +116,7 @@ def train_seeds(
         "model": config.model,
         "normalize": str(normalize),
         "training_sha256": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest(),
+        **_trained(config.method),
     }
     with _held(out, configuration, device, ranks, resume):
         rest, held_out = data, None
@@ -145,6 +148,15 @@ def _held(
     if resume and not (out / MANIFEST_FILE).is_file():
         raise MissingFileError(f"Expected {out} to hold a training to resume, but it does not")
     return ResultFolder(out, "training", configuration, environment({"device": str(device), "processes": ranks.world}))
+
+
+def _trained(method: MethodConfig) -> dict[str, str]:
+    """Return what the weights say of their method, and of the noise they were trained for if it has one level."""
+    said = {"trained_method": method.name}
+    if method.adds_noise and method.level_range is None:
+        noise = noise_from_config(method.noise)
+        said |= {"trained_noise": noise.name, "trained_level": repr(float(noise.level))}
+    return said
 
 
 def _build(config: TrainConfig, train_seed: int) -> nn.Module:
@@ -221,7 +233,10 @@ class _Run:
 
     def _write_metrics(self) -> None:
         if self.trainer.ranks.leads:
-            rows = pd.DataFrame([{"train_seed": self.metadata["train_seed"], **row} for row in self.rows])
+            # The columns by name: rows of a checkpoint of an earlier version may lack some.
+            columns = ["train_seed", *(f.name for f in fields(Epoch))]
+            seed = {"train_seed": self.metadata["train_seed"]}
+            rows = pd.DataFrame([seed | row for row in self.rows], columns=columns)
             write_atomic(self.folder / METRICS_FILE, rows.to_csv(index=False))
 
     def _write_weights(self) -> None:

@@ -135,8 +135,8 @@ class Trainer:
             if best:
                 now.best_score = perturbed
                 self.best_state = _copy(self.model.state_dict())
-            steps = now.epoch * self.steps_per_epoch
-            epoch = Epoch(now.epoch, steps, now.lr, now.strength, loss, clean, perturbed, best, now.seconds)
+            steps, passes = now.epoch * self.steps_per_epoch, self.optimizer.passes
+            epoch = Epoch(now.epoch, steps, passes, now.lr, now.strength, loss, clean, perturbed, best, now.seconds)
             now.start_epoch(now.epoch + 1)
             yield epoch
 

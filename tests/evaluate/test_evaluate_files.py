@@ -57,6 +57,35 @@ def test_files_and_models_in_memory_give_the_same_values(config: EvaluateConfig,
     assert [w["train_seed"] for w in manifest["weights"]] == [3, 1]
 
 
+def test_the_manifest_says_what_the_weights_were_trained_for(config: EvaluateConfig, tmp_path: Path) -> None:
+    old = {"method": "rwp", "train_seed": "1", "normalize": "none"}
+    cases: list[tuple[dict[str, str], dict | None]] = [
+        ({}, None),
+        ({"trained_noise": "gaussian", "trained_level": "0.1"}, None),
+        ({"trained_method": "sam"}, {"method": "sam"}),
+        ({"trained_method": "sam", "trained_level": "0.1"}, {"method": "sam"}),
+        (
+            {"trained_method": "rwp", "trained_noise": "gaussian", "trained_level": "0.1"},
+            {"method": "rwp", "noise": "gaussian", "level": 0.1},
+        ),
+    ]
+    for text in ("", "high", "nan", "-inf", "1e999"):
+        metadata = {"trained_method": "rwp", "trained_noise": "gaussian", "trained_level": text}
+        cases.append((metadata, {"method": "rwp", "noise": "gaussian"}))
+    for metadata, trained in cases:
+        write_weights(config.weights[1], model(1), old | metadata)
+        *_, made = files.resolve_files(config)
+        before, entry = made["weights"]
+        assert before.keys() == {"file", "sha256", "method", "train_seed"}  # as in folders of earlier versions
+        assert entry.get("trained") == trained, metadata
+        assert ("trained" in entry) == (trained is not None)
+    write_weights(config.weights[1], model(1), old | cases[4][0])
+    evaluate_files(config, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "manifest.json").read_text())["configuration"]["weights"]
+    assert [w.get("trained") for w in written] == [None, cases[4][1]]
+    evaluate_files(config, tmp_path / "out")  # the same again
+
+
 def test_files_that_say_nothing_are_numbered_in_order(config: EvaluateConfig, tmp_path: Path) -> None:
     paths = [tmp_path / "b.pt", tmp_path / "a.pt"]
     for path in paths:

@@ -88,7 +88,8 @@ def train(
         after()
     whole = getattr(model, "_orig_mod", model)
     whole = whole.module if isinstance(whole, DistributedDataParallel) else whole
-    return {"weights": snapshot(whole), "memory": opt.state_dict()["noiserobust"]["memory"], "losses": seen}
+    memory = opt.state_dict()["noiserobust"]["memory"]
+    return {"weights": snapshot(whole), "memory": memory, "losses": seen, "passes": opt.passes}
 
 
 def parallel(model: nn.Module, **keywords: object) -> tuple[DistributedDataParallel, list[int]]:
@@ -409,6 +410,7 @@ def test_ranks_with_half_a_batch_each_take_the_step_of_one_process(results, name
     for found in ranks:
         assert_same(found["weights"], expected["weights"])
         assert_same(found["memory"], expected["memory"])
+        assert found["passes"] == PASSES[name] * STEPS
         assert found["sent"] == PASSES[name] * STEPS
     assert not torch.equal(ranks[0]["losses"][0], ranks[1]["losses"][0])  # they do have different examples
 
@@ -429,6 +431,7 @@ def test_micro_batches_on_ranks_make_the_step_of_the_whole_batch(results, name: 
     for found in ranks:
         assert_same(found["weights"], expected["weights"])
         assert_same(found["memory"], expected["memory"])
+        assert found["passes"] == PASSES[name] * STEPS
         assert found["sent"] == PASSES[name] * STEPS  # not once a micro-batch
 
 
@@ -491,6 +494,7 @@ def test_split_ranks_take_the_step_of_one_process(results, share: float, micro: 
     assert in_step(ranks)
     assert_same(ranks[0]["weights"], expected["weights"])
     assert len(ranks[0]["losses"]) == len(ranks[1]["losses"]) == (2 if micro else 1)  # one pass each
+    assert [found["passes"] for found in ranks] == [2 * STEPS] * 2  # theirs together
 
 
 def test_the_other_share_would_be_another_step(results) -> None:

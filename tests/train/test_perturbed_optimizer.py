@@ -159,7 +159,7 @@ def test_the_state_is_that_of_the_base_and_one_entry() -> None:
     opt = make(model, METHODS["rwp"], seed=2, train_seed=1)
     run(opt, model, 2)
     state = opt.state_dict()
-    assert state.pop("noiserobust") == {"steps": 2, "seed": 2, "train_seed": 1, "memory": {}}
+    assert state.pop("noiserobust") == {"steps": 2, "seed": 2, "train_seed": 1, "memory": {}, "passes": 2}
     assert state.keys() == {"state", "param_groups"}
     other = make(model, METHODS["rwp"])
     other.base.load_state_dict(state)  # a plain optimizer reads it
@@ -189,6 +189,7 @@ OWN = {"steps": 1, "seed": 0, "train_seed": 0}
         ({"noiserobust": {"steps": 1, "seed": 0}}, "steps, seed, train_seed, but got steps, seed"),
         ({"noiserobust": {**OWN, "steps": -1}}, "`steps` to be an integer >= 0"),
         ({"noiserobust": {**OWN, "train_seed": "0"}}, "`train_seed` to be an integer >= 0"),
+        ({"noiserobust": {**OWN, "passes": -2}}, "`passes` to be an integer >= 0"),
     ],
 )
 def test_a_damaged_entry_is_refused_before_anything_is_loaded(entries: dict, said: str) -> None:
@@ -198,6 +199,71 @@ def test_a_damaged_entry_is_refused_before_anything_is_loaded(entries: dict, sai
     with pytest.raises(nr.NoiseRobustError, match=said):
         opt.load_state_dict(state)
     assert opt.param_groups[0]["lr"] == 0.1
+
+
+def test_passes_are_counted_where_closures_are_called() -> None:
+    noise, four = nr.GaussianNoise(0.3), nr.OffToOn(4)
+    cases = [
+        (nr.Unperturbed(), {}, 6),
+        (nr.SAM(0.3), {}, 12),
+        (nr.SAM(0.3), {"schedule": four}, 8),  # four of six steps have no second pass
+        (nr.SAM(0.3, 0.5, per_micro_batch=True), {}, 12),
+        (nr.RWP(noise), {}, 6),
+        (nr.RWP(noise), {"schedule": four}, 6),
+        (nr.RWP(noise, 0.5), {"schedule": four}, 8),
+        (nr.RWP(noise, draws=3), {}, 18),
+        (nr.RWP(noise, 0.5, draws=3), {}, 24),
+        (nr.ARWP(noise, 0.5), {}, 12),
+    ]
+    for method, keywords, passes in cases:
+        for parts in (1, 2):
+            model, seen = mlp(), []
+            opt = make(model, method, **keywords)
+            for step in range(6):
+                x, y = features(seed=step)
+                batches = zip(x.chunk(parts), y.chunk(parts), strict=True)
+                opt.step([closure_of(opt, model, *batch, seen) for batch in batches])
+            assert (opt.passes, len(seen)) == (passes, passes * parts), (method, parts)  # micro-batches are no passes
+            assert opt.state_dict()["noiserobust"]["passes"] == passes
+    model = mlp()
+    opt = make(model, nr.SAM(0.3), schedule=four)  # strength 0 with another batch: the second pass is run
+    opt.step(closure_of(opt, model, *features()), closure_of(opt, model, *features(seed=1)))
+    assert opt.passes == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "passes"), [(METHODS["sam"], 2), (METHODS["mixed"], 2), (nr.RWP(nr.GaussianNoise(0.3), draws=3), 3)]
+)
+def test_passes_are_counted_by_hand_too_and_go_on_in_a_restored_state(method, passes: int) -> None:
+    model = mlp()
+    opt = make(model, method)
+    x, y = features()
+    if method.needs_clean_gradient:
+        cross_entropy(model(x), y).backward()
+    for _ in range(method.draws):
+        with opt.perturbed():
+            cross_entropy(model(x), y).backward()
+    opt.step()
+    assert opt.passes == passes
+    other = make(model, method)
+    other.load_state_dict(opt.state_dict())
+    run(other, model, 1)
+    assert other.passes == 2 * passes
+    assert opt.passes == passes
+
+
+def test_a_state_that_does_not_know_its_passes_is_loaded_and_says_so() -> None:
+    model = mlp()
+    opt = make(model, METHODS["sam"])
+    run(opt, model, 1)
+    state = opt.state_dict()
+    del state["noiserobust"]["passes"]
+    opt.load_state_dict(state)
+    run(opt, model, 1)
+    assert opt.steps == 2
+    assert opt.passes is None  # not the 2 of the second step
+    opt.load_state_dict(opt.state_dict())
+    assert opt.passes is None
 
 
 def test_a_foreign_state_is_refused_naming_the_keys() -> None:

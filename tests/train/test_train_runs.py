@@ -21,7 +21,14 @@ from small_models import same_bits
 from torch import nn
 
 import noiserobust as nr
-from noiserobust.config import MethodConfig, NoiseConfig, OptimizerConfig, SelectConfig, TrainConfig
+from noiserobust.config import (
+    MethodConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SelectConfig,
+    TrainConfig,
+)
 from noiserobust.data.arrays import ArrayData
 from noiserobust.train import runs
 from noiserobust.train.runs import train_seeds
@@ -109,6 +116,10 @@ def test_a_run_writes_weights_metrics_and_manifest(folder: Path) -> None:
     metrics = pd.read_csv(out / "seed3" / "metrics.csv")
     assert list(metrics["epoch"]) == [1, 2, 3, 4]
     assert set(metrics["train_seed"]) == {3}
+    assert list(metrics["steps"]) == [4, 8, 12, 16]
+    assert list(metrics["passes"]) == [8, 16, 24, 32]  # a clean and a perturbed one a step
+    assert "passes,lr" in (out / "seed3" / "metrics.csv").read_text()
+    assert metrics["passes"].dtype == int
     scores = metrics["held_out_perturbed_accuracy"]
     assert set(metrics["held_out_accuracy"]) == {12}  # 20% of 60
     chosen = int(metrics["epoch"][scores == scores.max()].iloc[-1])
@@ -116,6 +127,7 @@ def test_a_run_writes_weights_metrics_and_manifest(folder: Path) -> None:
     training = metadata(paths[0])["training_sha256"]
     assert len(training) == 64
     common["training_sha256"] = training  # the same for every seed
+    common |= {"trained_method": "rwp", "trained_noise": "gaussian", "trained_level": "0.2"}
     assert metadata(paths[1]) == {**common, "epoch": str(chosen)}
     assert metadata(out / "seed3" / "last.safetensors") == {**common, "epoch": "4"}
     assert float(load_file(paths[1])["0.weight"].sum()) == pytest.approx(scores.max(), rel=1e-5)
@@ -124,6 +136,64 @@ def test_a_run_writes_weights_metrics_and_manifest(folder: Path) -> None:
     assert manifest["configuration"]["method"]["noise"]["level"] == 0.2
     assert len(manifest["configuration"]["data_sha256"]) == 64
     assert manifest["environment"]["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "passes"),
+    [
+        (MethodConfig("sgd"), {}, [4, 8]),
+        (MethodConfig("sam", schedule=ScheduleConfig("off-to-on", steps=6)), {}, [4, 10]),
+        (MethodConfig("rwp"), {"noise": "gaussian", "level": "0.05"}, [4, 8]),
+        (MethodConfig("rwp", noise=NoiseConfig(level=0.1), level_range=[0.0, 0.1], draws=2), {}, [8, 16]),
+        (
+            MethodConfig("arwp", noise=NoiseConfig("gaussian", 1e-5, reference="l2"), perturbed_weight=0.5),
+            {"noise": nr.GaussianNoise(0, reference="l2").name, "level": "1e-05"},
+            [8, 16],
+        ),
+        (
+            MethodConfig("rwp", noise=NoiseConfig("pcm-nandakumar-2019", "1h")),
+            {"noise": "pcm-nandakumar-2019", "level": "3600.0"},
+            [4, 8],
+        ),
+    ],
+    ids=["sgd", "sam off-to-on", "rwp", "level range", "m-arwp", "device"],
+)
+def test_weights_say_how_they_were_trained_and_metrics_what_it_cost(
+    folder: Path, method: MethodConfig, said: dict[str, str], passes: list[int]
+) -> None:
+    (best,) = run(configuration(folder, method=method, epochs=2), [0], folder / "out")
+    expected = {"trained_method": method.name, **{f"trained_{name}": text for name, text in said.items()}}
+    for file in (best, best.with_name("last.safetensors")):
+        assert {k: v for k, v in metadata(file).items() if k.startswith("trained_")} == expected
+    assert list(pd.read_csv(best.with_name("metrics.csv"))["passes"]) == passes
+
+
+def test_a_checkpoint_from_before_passes_were_counted_goes_on_without_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint, out = runs.write_checkpoint, folder / "out"
+    run(configuration(folder), [0], folder / "whole")
+
+    def stop(path: Path, state: dict) -> None:
+        del state["trainer"]["optimizer"]["noiserobust"]["passes"]
+        state["epochs"] = [{k: v for k, v in row.items() if k != "passes"} for row in state["epochs"]]
+        write_checkpoint(path, state)
+        if len(state["epochs"]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(configuration(folder), [0], out)
+    monkeypatch.undo()
+    run(configuration(folder), [0], out)
+    whole, found = content(folder / "whole"), content(out)
+    assert {k: v for k, v in found.items() if "metrics" not in k} == {
+        k: v for k, v in whole.items() if "metrics" not in k
+    }
+    metrics, known = (pd.read_csv(o / "seed0" / "metrics.csv") for o in (out, folder / "whole"))
+    assert list(metrics) == list(known)
+    assert list(metrics["epoch"]) == [1, 2, 3, 4]
+    assert metrics["passes"].isna().all()  # unknown; no number that would be too small
 
 
 def test_a_seed_does_not_depend_on_its_company(folder: Path) -> None:

@@ -259,7 +259,7 @@ def test_an_epoch_is_a_row_of_metrics() -> None:
     _, (record, *_), _ = fit(SGD)
     assert isinstance(record, Epoch)
     assert list(record.as_row()) == [
-        *("epoch", "steps", "lr", "strength", "train_loss"),
+        *("epoch", "steps", "passes", "lr", "strength", "train_loss"),
         *("held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds"),
     ]
 
