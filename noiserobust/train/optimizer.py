@@ -250,9 +250,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         """
         self._check_clean("state_dict")
         memory = {name: value.clone() for name, value in self._passes.memory.items()}
-        own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1], "memory": memory}
-        own["passes"] = self.passes
-        return {**self.base.state_dict(), _ENTRY: own}
+        own = {"steps": self.steps, "seed": self._stream.seed, "train_seed": self._stream.path[-1]}
+        return {**self.base.state_dict(), _ENTRY: {**own, "memory": memory, "passes": self.passes}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned: the base optimizer, the number of steps and the seeds.
