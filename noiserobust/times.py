@@ -43,6 +43,17 @@ def write_time(seconds: float) -> str | float:
     return text if parse_time(text) == seconds else seconds
 
 
+def round_time(seconds: float) -> str:
+    """Return a time with two significant digits, in the largest unit of which it is at least one.
+
+    >>> round_time(5_234_567), round_time(0.5)
+    ('2 mo', '0.5 s')
+    """
+    units = sorted(((length, unit) for unit, length in SECONDS.items() if unit != "w"), reverse=True)
+    length, unit = next(((length, unit) for length, unit in units if seconds >= length), (1.0, "s"))
+    return f"{float(f'{seconds / length:.2g}'):g} {unit}"
+
+
 def format_time(seconds: float) -> str:
     """Return a time in the largest unit in which it has at most three significant digits, or else in seconds.
 

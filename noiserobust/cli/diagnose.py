@@ -12,7 +12,7 @@ from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError, check_choice
 
 if TYPE_CHECKING:
-    from noiserobust.report.sensitivity import Sensitivity
+    from noiserobust.results.sensitivity import Sensitivity
 
 ACTIONS = ("sensitivity",)
 

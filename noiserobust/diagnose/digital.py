@@ -10,7 +10,7 @@ import pandas as pd
 
 from noiserobust.diagnose.conditions import Conditions
 from noiserobust.errors import InvalidValueError
-from noiserobust.report.sensitivity import DIGITAL_DTYPES
+from noiserobust.results.sensitivity import DIGITAL_DTYPES
 from noiserobust.results.summary import summarize
 from noiserobust.rng import Stream
 

@@ -15,7 +15,7 @@ from noiserobust.diagnose.errors import drift, spread
 from noiserobust.noise.device import DeviceNoise
 from noiserobust.noise.measured import Fit, expected
 from noiserobust.noise.measurements import Measurements
-from noiserobust.report.figures import MARKERS, PALETTE, STYLE, WIDE
+from noiserobust.report.figures.style import MARKERS, PALETTE, STYLE, WIDE
 from noiserobust.times import format_time
 
 

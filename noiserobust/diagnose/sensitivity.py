@@ -21,16 +21,17 @@ from noiserobust.evaluate.settle import settle, settled
 from noiserobust.executors import Executor, make_executor
 from noiserobust.noise.base import Noise
 from noiserobust.progress import progress_bar
-from noiserobust.report.sensitivity import (
+from noiserobust.report.figures.sensitivity import draw_sensitivity
+from noiserobust.report.figures.style import KINDS
+from noiserobust.results.files import write_atomic
+from noiserobust.results.manifest import environment
+from noiserobust.results.schema import DRAWS_FILE
+from noiserobust.results.sensitivity import (
     DIGITAL_FILE,
     SENSITIVITY_DTYPES,
     SENSITIVITY_FILE,
     Sensitivity,
-    draw_sensitivity,
 )
-from noiserobust.results.files import write_atomic
-from noiserobust.results.manifest import environment
-from noiserobust.results.schema import DRAWS_FILE
 from noiserobust.results.store import ResultFolder, known
 from noiserobust.results.summary import summarize
 from noiserobust.stats.intervals import mean_interval
@@ -169,8 +170,8 @@ def _diagnose(
             found = _measured(conditions, wanted)
         if found.digital is not None:
             write_atomic(out / DIGITAL_FILE, found.digital.to_csv(index=False))
-        for kind in ("png", "svg"):
-            write_atomic((out / SENSITIVITY_FILE).with_suffix(f".{kind}"), draw_sensitivity(found.layers, kind=kind))
+        for kind, content in draw_sensitivity(found.layers, kinds=KINDS).items():
+            write_atomic((out / SENSITIVITY_FILE).with_suffix(f".{kind}"), content)
         write_atomic(out / SENSITIVITY_FILE, found.layers.to_csv(index=False))
     return found
 

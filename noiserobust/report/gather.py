@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ import pandas as pd
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
+from noiserobust.results.sensitivity import SENSITIVITY_FILE, Sensitivity, read_sensitivity
 from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows, with_sampling
 from noiserobust.results.summary import is_sampled
+from noiserobust.results.trainings import TrainingRun, read_trainings
+
+_KINDS = ("evaluation", "training", "sensitivity")
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,14 @@ class Gathered:
     Attributes:
         draws: DataFrame with the columns of ``draws.csv``, in the order of the folders.
         sources: the folders, in the order given, those found below a parent by name.
+        trainings: what is known of how the weights were trained.
+        sensitivities: what is known of single layers, by folder.
     """
 
     draws: pd.DataFrame
     sources: tuple[Source, ...]
+    trainings: tuple[TrainingRun, ...] = ()
+    sensitivities: Mapping[Path, Sensitivity] = field(default_factory=dict)
 
     @property
     def examples(self) -> pd.Series[int]:
@@ -66,17 +74,24 @@ class Gathered:
 
 def is_result_folder(folder: Path) -> bool:
     """Tell whether a folder holds the results of an evaluation, finished or interrupted."""
+    return _kind(folder) == "evaluation"
+
+
+def _kind(folder: Path) -> str | None:
+    """Return what a folder holds: an evaluation, a training, a sensitivity, or nothing of ours."""
     if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists():
-        return True
+        return "evaluation"
     manifest = folder / MANIFEST_FILE
-    return manifest.is_file() and _read_manifest(manifest).get("kind") == "evaluation"
+    kind = _read_manifest(manifest).get("kind") if manifest.is_file() else None
+    return kind if kind in _KINDS else None
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
     """Read the result folders and join them.
 
     Args:
-        folders: result folders, or folders that are searched for such.
+        folders: result folders, or folders that are searched for such; what is found there of trainings and of the
+            sensitivity of layers is added.
 
     Raises:
         MissingFileError: if a folder does not exist or neither is nor holds a result folder with a draw.
@@ -85,25 +100,40 @@ def gather(folders: Sequence[Path]) -> Gathered:
     if not folders:
         raise InvalidValueError("Expected `folders` to name at least one result folder, but got none")
     sources: dict[Path, Source] = {}
+    trainings: dict[Path, list[TrainingRun]] = {}
+    sensitivities: dict[Path, Sensitivity] = {}
     for folder in folders:
         found = list(_find(folder))
-        for path in found:
-            sources.setdefault(path.resolve(), _read(path))
-        if all(sources[path.resolve()].draws.empty for path in found):
+        for path, kind in found:
+            key = path.resolve()
+            if kind == "evaluation" and key not in sources:
+                sources[key] = _read(path)
+            elif kind == "training" and key not in trainings:
+                trainings[key] = read_trainings(path)
+            elif kind == "sensitivity" and (path / SENSITIVITY_FILE).exists():
+                sensitivities.setdefault(path, read_sensitivity(path))
+        evaluations = [sources[path.resolve()] for path, kind in found if kind == "evaluation"]
+        if all(source.draws.empty for source in evaluations) and (evaluations or not found):
             raise MissingFileError(
                 f"Expected {folder} to be a result folder or a folder that holds some, "
                 f"but {'no draw is finished in it' if found else 'there is none'}"
             )
+    if not sources:
+        raise MissingFileError(
+            f"Expected {folders[0]} to hold an evaluation beside trainings and diagnoses, but there is none"
+        )
     _check_one_training(list(sources.values()))
-    return Gathered(_join(list(sources.values())), tuple(sources.values()))
+    runs = tuple(run for found in trainings.values() for run in found)
+    return Gathered(_join(list(sources.values())), tuple(sources.values()), runs, sensitivities)
 
 
-def _find(folder: Path) -> Iterator[Path]:
+def _find(folder: Path) -> Iterator[tuple[Path, str]]:
     for path, names, _ in os.walk(folder):
-        # In place: os.walk then visits by name and skips .git and the like.
-        names[:] = sorted(n for n in names if not n.startswith("."))
-        if is_result_folder(Path(path)):
-            yield Path(path)
+        kind = _kind(Path(path))
+        # In place: os.walk then visits by name and skips .git and the like, and what a diagnosis was made of.
+        names[:] = [] if kind == "sensitivity" else sorted(n for n in names if not n.startswith("."))
+        if kind:
+            yield Path(path), kind
 
 
 def _read(folder: Path) -> Source:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pandas as pd
 
 from noiserobust.report.gather import Gathered, Source
+from noiserobust.results.cells import Chips, curves
 from noiserobust.results.summary import is_sampled, summarize
+from noiserobust.stats.components import variance_components
 from noiserobust.times import format_time
 
 TRAINING = ["method", "train_seed", "weights"]
@@ -33,6 +36,8 @@ class Cell:
         n_examples: smallest number of test examples that a draw tells of.
         complete: whether no draw is missing that other weight files or the manifest have.
         highest: whether the mean is the highest of its column and its interval meets no other.
+        training_std: standard deviation over seeds without what is left of the noise in a mean over chips.
+        negative: whether the estimate of its square was negative, so that 0 stands for it.
     """
 
     mean: float
@@ -45,6 +50,8 @@ class Cell:
     n_examples: int
     complete: bool = True
     highest: bool = False
+    training_std: float = math.nan
+    negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class NoiseTable:
         cells: the numbers by (method, level); level 0 is clean, without noise.
         borrowed: methods whose clean number comes from the level 0 of another noise, same weight files.
         gaps: what is missing.
+        draws: what the numbers are made of, with the clean draws that are borrowed.
     """
 
     noise: str
@@ -82,6 +90,7 @@ class NoiseTable:
     cells: Mapping[tuple[str, float], Cell]
     borrowed: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    draws: pd.DataFrame = field(repr=False, compare=False)
 
     @property
     def has_clean(self) -> bool:
@@ -110,15 +119,6 @@ def format_number(value: float, metric: str) -> str:
     return f"{value:.2f}" if is_accuracy(metric) else f"{value:.4g}"
 
 
-def test_set_error(cell: Cell) -> float:
-    """Return the binomial standard error of an accuracy in percent from the finite number of test examples."""
-    p = min(max(cell.mean / 100, 0.0), 1.0)
-    return 100 * math.sqrt(p * (1 - p) / cell.n_examples) if cell.n_examples > 0 else math.nan
-
-
-test_set_error.__test__ = False  # type: ignore[attr-defined]  # the name is the field's; it is no test of pytest
-
-
 def make_tables(gathered: Gathered) -> list[NoiseTable]:
     """Return the tables, in the order in which the noises appear in the results."""
     draws = gathered.draws
@@ -137,6 +137,7 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
 
     told = rows["of_examples"] if is_sampled(rows) else rows["n_examples"]
     n_examples = told.groupby([rows["method"], rows["level"]]).min()
+    chips = {(c.method, level): list(at.values()) for c in curves(rows) for level, at in c.chips.items()}
     incomplete = {(gap.method, gap.level) for gap in gaps}
     cells = {}
     for row in summarize(rows).to_dict("records"):
@@ -151,13 +152,22 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
             n_draws=int(row["n_draws"]),
             n_examples=int(n_examples.loc[key]),
             complete=key not in incomplete,
+            **_components(chips[key]),
         )
     levels = tuple(sorted({level for _, level in cells if level > CLEAN}))
     if is_accuracy(metric):
         for level in (CLEAN, *levels):
             _mark_highest(cells, methods, level)
     borrowed = tuple(m for m in methods if m in set(lent["method"]))
-    return NoiseTable(noise, level_name, metric, methods, levels, cells, borrowed, tuple(gaps))
+    return NoiseTable(noise, level_name, metric, methods, levels, cells, borrowed, tuple(gaps), rows)
+
+
+def _components(chips: Sequence[Chips]) -> dict[str, Any]:
+    """Return what is known of the variance over trainings; nothing with one chip, or chips on some examples."""
+    if min(c.values.size for c in chips) < 2 or any(c.sampled for c in chips):
+        return {}
+    found = variance_components([c.values for c in chips])
+    return {"training_std": math.sqrt(found.seed), "negative": found.negative}
 
 
 def _lent_clean(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from noiserobust.errors import InvalidValueError
 from noiserobust.results.files import make_folder, replacing, write_errors
@@ -27,7 +28,7 @@ class Report:
     figures: tuple[Path, ...]
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path) -> Report:
+def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any) -> Report:
     """Join result folders and write ``report.html``, ``summary.{csv,md,tex}`` and ``figures/``.
 
     Everything is made in memory first and renamed into place last, so a failure leaves an older report untouched.
@@ -36,6 +37,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Report:
     Args:
         folders: result folders, finished or interrupted, or folders that hold such at any depth.
         out: the folder to write to; created if missing.
+        criteria: ``spec``, ``target``, ``drop`` and ``baseline`` of :class:`noiserobust.report.criteria.Criteria`.
 
     Returns:
         The files written.
@@ -46,6 +48,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Report:
         OutputError: if ``out`` cannot be written to.
     """
     # Here and not above: matplotlib and pandas take a second, `import noiserobust.report` should not.
+    from noiserobust.report.analysis import analyse
+    from noiserobust.report.criteria import Criteria
     from noiserobust.report.gather import gather, is_result_folder
     from noiserobust.report.html import render_html
     from noiserobust.report.notes import find_notes
@@ -61,7 +65,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path) -> Report:
             f"Expected `out` to be a folder for the report alone, but {out} holds results of its own"
         )
     tables = make_tables(gathered)
-    html, figures = render_html(gathered, tables, find_notes(gathered, tables))
+    analyses = analyse(tables, gathered, Criteria(**criteria))
+    html, figures = render_html(gathered, analyses, find_notes(gathered, tables))
 
     page = {out / "report.html": html.encode()}
     texts = {

@@ -74,5 +74,62 @@ PRECISION_COLUMNS = [
 intervals of ``ci_level``, and the passes of examples through the network that were spent on it and that chips run on
 all examples would have taken."""
 
+_INTERVAL = ("", "_low", "_high")
+
+CHIP_COLUMNS = [
+    "method",
+    "noise",
+    "level_name",
+    "level",
+    "metric",
+    "spec",
+    *(f"yield{end}" for end in _INTERVAL),
+    "worst_share",
+    *(f"quantile{end}" for end in _INTERVAL),
+    *(f"cvar{end}" for end in _INTERVAL),
+    "worst",
+    "draws_needed",
+    "n_seeds",
+    "n_draws",
+    "over",
+    "ci_level",
+]
+"""Columns of ``chips.csv`` of a report, in order: the share of chips that reach ``spec``, what all but ``worst_share``
+of them reach, and what that worst share reaches on average."""
+
+COMPARISON_COLUMNS = [
+    "method",
+    "baseline",
+    "noise",
+    "level_name",
+    "level",
+    "metric",
+    *(f"difference{end}" for end in _INTERVAL),
+    "p_value",
+    "p_holm",
+    "p_sign_flip",
+    "least_p_sign_flip",
+    *(f"improvement{end}" for end in _INTERVAL),
+    "n_seeds",
+    "n_draws",
+    "over",
+    "ci_level",
+]
+"""Columns of ``comparison.csv`` of a report, in order: method minus baseline."""
+
+TOLERANCE_COLUMNS = [
+    "method",
+    "noise",
+    "level_name",
+    "metric",
+    *(f"area{end}" for end in _INTERVAL),
+    "drop",
+    *(f"tolerable{end}" for end in _INTERVAL),
+    "largest_level",
+    "n_seeds",
+    "ci_level",
+]
+"""Columns of ``tolerance.csv`` of a report, in order: the mean over levels, and the level at which ``drop`` is lost."""
+
 GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
 """The columns that tell one row of ``summary.csv`` from another."""

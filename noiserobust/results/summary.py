@@ -34,7 +34,7 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
     for key, group in draws.groupby(GROUP_COLUMNS, sort=True):
         seeds = [g for _, g in group.groupby(_WEIGHTS, sort=True)]
         if is_sampled(group):
-            found = [_estimate(g, ci_level) for g in seeds]
+            found = [estimate_sampled(g, ci_level) for g in seeds]
             means = np.array([e.mean for e in found])
             variance = float(np.mean([e.chip_variance for e in found]))
             spread = math.sqrt(variance) if variance > 0 else math.nan  # not told from what the examples add
@@ -83,7 +83,7 @@ def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     key = [c for c in PRECISION_COLUMNS[:7] if c in draws]
     for cell, group in draws[draws["level"] > 0].groupby(key, sort=True):
-        found = _estimate(group, ci_level)
+        found = estimate_sampled(group, ci_level)
         population = int(group["of_examples"].iloc[0])
         chips = chips_for(found.half_width, found.chip_variance, ci_level)
         rows.append(
@@ -104,7 +104,8 @@ def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
     return table
 
 
-def _estimate(draws: pd.DataFrame, ci_level: float) -> Estimate:
+def estimate_sampled(draws: pd.DataFrame, ci_level: float = 0.95) -> Estimate:
+    """Return mean and spread over chips of one weight file from draws that were on some of the examples."""
     population = int(draws["of_examples"].iloc[0])
     largest = 100.0 if "accuracy" in str(draws["metric"].iloc[0]) else 0.0
     return estimate(draws["value"], draws["sampling_std"] ** 2, draws["n_examples"], population, ci_level, largest)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,26 +73,18 @@ def share_interval(successes: float, number: int, level: float = 0.95) -> tuple[
 
 
 def chip_yield(values: Sequence[ArrayLike], spec: float, level: float = 0.95) -> Estimated:
-    """Return the share of chips that reach a specification.
+    """Return the share of chips that reach a specification; see :meth:`Chips.chip_yield`."""
+    return Chips(values).chip_yield(spec, level)
 
-    Args:
-        values: for each train seed the values of its draws.
-        spec: the least value that a chip has to have; NaN counts as missed.
-        level: confidence level in (0, 1).
 
-    Returns:
-        The share, in [0, 1], the mean over train seeds. With one seed the interval is that of trials on these weights
-        (:func:`share_interval`), with several that of :func:`populations`, for chips of any training.
-    """
-    rows = _rows(values)
-    check_number("spec", spec)
-    shares = [float(np.mean(row >= spec)) for row in rows]
-    if len(rows) == 1:
-        return Estimated(shares[0], *share_interval(float((rows[0] >= spec).sum()), rows[0].size, level))
-    if min(row.size for row in rows) < 2:
-        return Estimated(float(np.mean(shares)), NAN, NAN)
-    chips, unlike = populations(rows)
-    return Estimated(float(np.mean(shares)), *_ends((chips >= spec).mean(axis=1), unlike, level))
+def quantile(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
+    """Return what all but the worst ``share`` of chips reach; see :meth:`Chips.quantile`."""
+    return Chips(values).quantile(share, level)
+
+
+def cvar(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
+    """Return the mean of the worst ``share`` of chips; see :meth:`Chips.cvar`."""
+    return Chips(values).cvar(share, level)
 
 
 def improvement(differences: Sequence[ArrayLike], level: float = 0.95) -> Estimated:
@@ -131,66 +124,102 @@ def performance_profile(
     Source: E. D. Dolan and J. J. Moré, "Benchmarking optimization software with performance profiles", Math. Program.
     91 (2002).
     """
-    found = [chip_yield(values, float(spec), level) for spec in np.asarray(specs, dtype=np.float64)]
-    return tuple(np.array([getattr(f, name) for f in found]) for name in ("value", "low", "high"))  # type: ignore[return-value]
+    chips = Chips(values)
+    found = [chips.chip_yield(float(spec), level) for spec in np.asarray(specs, dtype=np.float64)]
+    return np.array([f.value for f in found]), np.array([f.low for f in found]), np.array([f.high for f in found])
 
 
-def quantile(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
-    """Return what all but the worst ``share`` of chips reach.
-
-    Args:
-        values: for each train seed the values of its draws.
-        share: of chips, in (0, 1).
-        level: confidence level in (0, 1).
-
-    Returns:
-        The quantile and its interval. NaN if there are fewer draws, of all train seeds together, than
-        :func:`draws_needed`; an end alone is NaN where draws do not bound it.
-    """
-    rows = _rows(values)
-    if sum(row.size for row in rows) < draws_needed(share, level):
-        return Estimated(NAN, NAN, NAN)
-    value = float(_weighted_quantile(rows, share))
-    if len(rows) == 1:
-        return Estimated(value, *_order_interval(rows[0], share, level))
-    if min(row.size for row in rows) < 2:
-        return Estimated(value, NAN, NAN)
-    chips, unlike = populations(rows)
-    chips.sort(axis=1)
-    alpha = 1 - level
-    # Chips unlike any that was drawn may all be worse, or all be better.
-    worse = _row_quantiles(chips, (share - unlike) / (1 - unlike))
-    better = _row_quantiles(chips, share / (1 - unlike))
-    low = np.quantile(worse, alpha / 2, method="lower")
-    high = np.quantile(better, 1 - alpha / 2, method="higher")
-    return Estimated(value, *(float(end) if np.isfinite(end) else NAN for end in (low, high)))
-
-
-def cvar(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
-    """Return the mean of the worst ``share`` of chips, the conditional value at risk.
+class Chips:
+    """The draws of one method at one level.
 
     Args:
         values: for each train seed the values of its draws.
-        share: of chips, in (0, 1).
-        level: confidence level in (0, 1).
 
-    Returns:
-        The mean, and its interval if there are several train seeds. NaN if there are fewer draws than
-        :func:`draws_needed`.
-
-    Source: R. T. Rockafellar and S. Uryasev, "Conditional value-at-risk for general loss distributions", J. Bank.
-    Finance 26 (2002).
+    Raises:
+        InvalidValueError: if a train seed has none.
     """
-    rows = _rows(values)
-    if sum(row.size for row in rows) < draws_needed(share, level):
-        return Estimated(NAN, NAN, NAN)
-    value = _weighted_tail(rows, share)
-    if len(rows) == 1 or min(row.size for row in rows) < 2:
-        return Estimated(value, NAN, NAN)
-    chips, _ = populations(rows)
-    number = max(1, round(share * chips.shape[1]))
-    tails = np.partition(chips, number - 1, axis=1)[:, :number].mean(axis=1)
-    return Estimated(value, *(float(q) for q in np.quantile(tails, [(1 - level) / 2, (1 + level) / 2])))
+
+    def __init__(self, values: Sequence[ArrayLike]) -> None:
+        self.rows = _rows(values)
+        self.number = sum(row.size for row in self.rows)
+
+    def chip_yield(self, spec: float, level: float = 0.95) -> Estimated:
+        """Return the share of chips that reach a specification.
+
+        Args:
+            spec: the least value that a chip has to have.
+            level: confidence level in (0, 1).
+
+        Returns:
+            The share, in [0, 1], the mean over train seeds. With one seed the interval is that of trials on these
+            weights (:func:`share_interval`), with several that of :func:`populations`, for chips of any training.
+        """
+        check_number("spec", spec)
+        share = float(np.mean([np.mean(row >= spec) for row in self.rows]))
+        if len(self.rows) == 1:
+            return Estimated(share, *share_interval(float((self.rows[0] >= spec).sum()), self.number, level))
+        if not self._has_populations:
+            return Estimated(share, NAN, NAN)
+        chips, unlike = self._populations
+        return Estimated(share, *_ends(np.mean(chips >= spec, axis=1), unlike, level))
+
+    def quantile(self, share: float = 0.05, level: float = 0.95) -> Estimated:
+        """Return what all but the worst ``share`` of chips reach.
+
+        Args:
+            share: of chips, in (0, 1).
+            level: confidence level in (0, 1).
+
+        Returns:
+            The quantile and its interval. NaN if there are fewer draws, of all train seeds together, than
+            :func:`draws_needed`; an end alone is NaN where draws do not bound it.
+        """
+        if self.number < draws_needed(share, level):
+            return Estimated(NAN, NAN, NAN)
+        value = _pooled_quantile(self.rows, share)
+        if len(self.rows) == 1:
+            return Estimated(value, *_order_interval(self.rows[0], share, level))
+        if not self._has_populations:
+            return Estimated(value, NAN, NAN)
+        chips, unlike = self._populations
+        # Chips unlike any that was drawn may all be worse, or all be better.
+        worse = _row_quantiles(chips, (share - unlike) / (1 - unlike))
+        better = _row_quantiles(chips, share / (1 - unlike))
+        low = np.quantile(worse, (1 - level) / 2, method="lower")
+        high = np.quantile(better, (1 + level) / 2, method="higher")
+        return Estimated(value, *(float(end) if np.isfinite(end) else NAN for end in (low, high)))
+
+    def cvar(self, share: float = 0.05, level: float = 0.95) -> Estimated:
+        """Return the mean of the worst ``share`` of chips, the conditional value at risk.
+
+        Args:
+            share: of chips, in (0, 1).
+            level: confidence level in (0, 1).
+
+        Returns:
+            The mean, and its interval if there are several train seeds. NaN if there are fewer draws than
+            :func:`draws_needed`.
+
+        Source: R. T. Rockafellar and S. Uryasev, "Conditional value-at-risk for general loss distributions", J. Bank.
+        Finance 26 (2002).
+        """
+        if self.number < draws_needed(share, level):
+            return Estimated(NAN, NAN, NAN)
+        value = _pooled_tail(self.rows, share)
+        if len(self.rows) == 1 or not self._has_populations:
+            return Estimated(value, NAN, NAN)
+        chips, _ = self._populations
+        number = max(1, round(share * chips.shape[1]))
+        tails = np.partition(chips, number - 1, axis=1)[:, :number].mean(axis=1)
+        return Estimated(value, *(float(np.quantile(tails, q)) for q in ((1 - level) / 2, (1 + level) / 2)))
+
+    @property
+    def _has_populations(self) -> bool:
+        return min(row.size for row in self.rows) > 1
+
+    @cached_property
+    def _populations(self) -> tuple[Array, Array]:
+        return populations(self.rows)
 
 
 def check_share(share: float) -> float:
@@ -215,13 +244,15 @@ def _ends(shares: Array, unlike: Array, level: float) -> tuple[float, float]:
 
 
 def _row_quantiles(rows: Array, shares: Array) -> Array:
-    """Return a quantile of each sorted row; infinite where the share is below 0 or above 1."""
+    """Return a quantile of each row; infinite where the share is below 0 or above 1."""
     number = rows.shape[1]
     at = np.clip(shares * number - 0.5, 0, number - 1)
     below = np.floor(at).astype(np.intp)
     above = np.minimum(below + 1, number - 1)
+    last = int(above.max())
+    head = np.sort(np.partition(rows, last, axis=1)[:, : last + 1], axis=1)
     line = np.arange(len(rows))
-    found = rows[line, below] + (at - below) * (rows[line, above] - rows[line, below])
+    found = head[line, below] + (at - below) * (head[line, above] - head[line, below])
     return np.where(shares < 0, -np.inf, np.where(shares > 1, np.inf, found))
 
 
@@ -233,13 +264,13 @@ def _pooled(rows: list[Array]) -> tuple[Array, Array]:
     return everything[order], weights[order]
 
 
-def _weighted_quantile(rows: list[Array], share: float) -> float:
+def _pooled_quantile(rows: list[Array], share: float) -> float:
     everything, weights = _pooled(rows)
     centres = np.cumsum(weights) - weights / 2
     return float(np.interp(share, centres, everything))
 
 
-def _weighted_tail(rows: list[Array], share: float) -> float:
+def _pooled_tail(rows: list[Array], share: float) -> float:
     everything, weights = _pooled(rows)
     ends = np.cumsum(weights)
     taken = np.clip(share - (ends - weights), 0, weights)

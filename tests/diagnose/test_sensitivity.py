@@ -23,7 +23,8 @@ from noiserobust.models.weights import write_weights
 from noiserobust.noise.base import chip_stream
 from noiserobust.noise.registry import build_noise
 from noiserobust.perturb import noisy_weights
-from noiserobust.report.sensitivity import DIGITAL_DTYPES, SENSITIVITY_DTYPES, draw_sensitivity, read_sensitivity
+from noiserobust.report.figures.sensitivity import draw_sensitivity
+from noiserobust.results.sensitivity import DIGITAL_DTYPES, SENSITIVITY_DTYPES, read_sensitivity
 from noiserobust.results.store import DrawStore
 
 NOISE = nr.GaussianNoise(0.3)
@@ -512,20 +513,17 @@ class TestReport:
     def test_formats(self, folder):
         frame = read_sensitivity(folder).layers
         starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-        for kind, start in starts.items():
-            content = draw_sensitivity(frame, (6.5, 3), kind)
-            assert content.startswith(start)
-            assert content == draw_sensitivity(frame, (6.5, 3), kind)
-        with pytest.raises(nr.NoiseRobustError, match="`kind`"):
-            draw_sensitivity(frame, kind="jpg")
+        made = draw_sensitivity(frame, size=(6.5, 3), kinds=tuple(starts))
+        assert all(made[kind].startswith(start) for kind, start in starts.items())
+        assert made == draw_sensitivity(frame, size=(6.5, 3), kinds=tuple(starts))
 
     def test_the_picture_names_the_layers_by_what_they_gain(self, folder):
         frame = read_sensitivity(folder).layers
-        svg = draw_sensitivity(frame, kind="svg").decode()
+        svg = draw_sensitivity(frame)["svg"].decode()
         places = [svg.index(f">{name}</text>") for name in "abc"]
         assert places == sorted(places)
         frame.loc[(frame["condition"] == "except") & (frame["layer"] == "c.weight"), "change"] = 99.0
-        svg = draw_sensitivity(frame, kind="svg").decode()
+        svg = draw_sensitivity(frame)["svg"].decode()
         assert svg.index(">c</text>") < svg.index(">a</text>") < svg.index(">b</text>")
 
     @pytest.mark.parametrize(("layers", "methods", "seeds"), [(3, 4, 3), (60, 1, 1), (60, 2, 2), (1, 1, 1)])
@@ -543,9 +541,9 @@ class TestReport:
                 row |= {"change_low": change - half, "change_high": change + half} if seeds > 1 else {}
                 rows.append(row)
         frame = pd.DataFrame(rows, columns=list(SENSITIVITY_DTYPES)).astype(SENSITIVITY_DTYPES)
-        svg = draw_sensitivity(frame, kind="svg").decode()
+        svg = draw_sensitivity(frame)["svg"].decode()
         shown = [f"…{i}.self_attention.out_proj" for i in range(layers)]
         assert all(f">{name}<" in svg for name in (shown if layers > 1 else ["model.encoder.…tion.out_proj"]))
         assert f">method-0-$x$-\u4e2d: {frame['mean'][0]:.2f} without noise" in svg
         assert ("cut at the edges" in svg) == (seeds == 2)
-        assert draw_sensitivity(frame, (3.9, 5)).startswith(b"\x89PNG")
+        assert draw_sensitivity(frame, size=(3.9, 5), kinds=("png",))["png"].startswith(b"\x89PNG")

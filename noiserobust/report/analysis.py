@@ -1,0 +1,89 @@
+"""Everything that is claimed under one noise, beside the means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from noiserobust.report.criteria import Criteria
+from noiserobust.report.gather import Gathered
+from noiserobust.report.mismatch import Mismatch, find_mismatches
+from noiserobust.report.tables import NoiseTable, is_accuracy
+from noiserobust.results.cells import Curve, curves
+from noiserobust.results.claims import chip_table, comparison_table, tolerance_table
+from noiserobust.results.schema import CHIP_COLUMNS, COMPARISON_COLUMNS, TOLERANCE_COLUMNS
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The claims under one noise, for one metric.
+
+    Attributes:
+        table: the means.
+        target: the level that counts; None if there is none with noise.
+        spec: the least accuracy of a good chip; None for other metrics.
+        baseline: the method that others are compared with; None if it is not here, or alone.
+        curves: the chips by method, in the order of the table.
+        chips: see :func:`noiserobust.results.claims.chip_table`; empty for other metrics than accuracies.
+        comparison: see :func:`noiserobust.results.claims.comparison_table`; empty without a baseline.
+        tolerance: see :func:`noiserobust.results.claims.tolerance_table`; empty for other metrics than accuracies.
+        mismatches: training levels by test levels, if methods differ in them.
+    """
+
+    table: NoiseTable
+    target: float | None
+    spec: float | None
+    baseline: str | None
+    curves: Mapping[str, Curve]
+    chips: pd.DataFrame
+    comparison: pd.DataFrame
+    tolerance: pd.DataFrame
+    mismatches: tuple[Mismatch, ...]
+
+    def chip_row(self, method: str, level: float) -> Mapping[str, object] | None:
+        """Return the row of ``chips`` of a method at a level."""
+        return _row(self.chips, method, level)
+
+    def comparison_row(self, method: str, level: float) -> Mapping[str, object] | None:
+        """Return the row of ``comparison`` of a method at a level."""
+        return _row(self.comparison, method, level)
+
+    def tolerance_row(self, method: str) -> Mapping[str, object] | None:
+        """Return the row of ``tolerance`` of a method."""
+        return _row(self.tolerance, method)
+
+
+def analyse(tables: Sequence[NoiseTable], gathered: Gathered, criteria: Criteria) -> list[Analysis]:
+    """Return the claims, one for each table.
+
+    Raises:
+        InvalidValueError: if the criteria name what the results do not have.
+    """
+    criteria.check(tables, gathered.methods)
+    spec, baseline = criteria.specification(tables), criteria.baseline or gathered.methods[0]
+    return [_analyse(table, gathered, criteria, spec, baseline) for table in tables]
+
+
+def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: float | None, baseline: str) -> Analysis:
+    spec = spec if is_accuracy(table.metric) else None
+    compared = baseline in table.methods and len(table.methods) > 1
+    found = {curve.method: curve for curve in curves(table.draws)}
+    return Analysis(
+        table,
+        criteria.level(table),
+        spec,
+        baseline if compared else None,
+        {method: found[method] for method in table.methods},
+        pd.DataFrame(columns=CHIP_COLUMNS) if spec is None else chip_table(table.draws, spec),
+        comparison_table(table.draws, baseline) if compared else pd.DataFrame(columns=COMPARISON_COLUMNS),
+        pd.DataFrame(columns=TOLERANCE_COLUMNS) if spec is None else tolerance_table(table.draws, criteria.drop),
+        tuple(find_mismatches(table, gathered)),
+    )
+
+
+def _row(frame: pd.DataFrame, method: str, level: float | None = None) -> Mapping[str, object] | None:
+    rows = frame[frame["method"] == method]
+    rows = rows if level is None else rows[rows["level"] == level]
+    return rows.iloc[0].to_dict() if len(rows) else None

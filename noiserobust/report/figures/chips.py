@@ -1,0 +1,149 @@
+"""How chips are spread at one level, and how many of them are good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from noiserobust.report.figures.levels import scale_levels
+from noiserobust.report.figures.style import GREY, INK, draw, look, shorten
+from noiserobust.report.tables import NoiseTable, is_accuracy
+from noiserobust.results.cells import Curve
+from noiserobust.stats.tails import Chips
+
+_SPECS = 61
+
+
+def draw_chips(
+    curves: Sequence[Curve],
+    level: float,
+    spec: float | None,
+    methods: Sequence[str],
+    at: str,
+    size: tuple[float, float],
+    kinds: Sequence[str] = ("svg",),
+) -> Mapping[str, bytes]:
+    """Return violins of the chips of each method, with a point a chip and a column a weight file.
+
+    Args:
+        curves: one a method, each with chips at the level.
+        level: the level.
+        spec: a line is drawn there; None for none.
+        methods: all methods of the report.
+        at: what the level is called.
+        size: width and height in inches.
+        kinds: some of ``"svg"``, ``"png"``, ``"pdf"``.
+    """
+
+    def plot(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for place, curve in enumerate(curves):
+            color, _ = look(methods, curve.method)
+            seeds = [chips.values for chips in curve.chips[level].values()]
+            together = np.concatenate(seeds)
+            if np.ptp(together) > 0:
+                body = axes.violinplot([together], [place], widths=0.85, showextrema=False)["bodies"][0]  # type: ignore[index]
+                body.set(facecolor=color, alpha=0.18, linewidth=0)
+            columns = np.linspace(-0.25, 0.25, len(seeds)) if len(seeds) > 1 else [0.0]
+            for shift, values in zip(columns, seeds, strict=True):
+                axes.plot(np.full(values.size, place + shift), values, "o", color=color, markersize=2.6, alpha=0.55)
+                axes.plot([place + shift - 0.06, place + shift + 0.06], [values.mean()] * 2, color=INK, linewidth=1.4)
+        if spec is not None:
+            axes.axhline(spec, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+        axes.set_xticks(range(len(curves)))
+        names = [shorten(c.method, 18) for c in curves]
+        slanted = sum(map(len, names)) > 14 * size[0]
+        axes.set_xticklabels(
+            names, rotation=35 if slanted else 0, ha="right" if slanted else "center", parse_math=False
+        )
+        axes.tick_params(axis="x", length=0)
+        metric = curves[0].metric
+        axes.set_ylabel(f"{metric} (%)" if is_accuracy(metric) else metric, parse_math=False)
+        axes.set_xlabel(at, parse_math=False)
+        handles = [
+            Line2D(
+                [], [], color=GREY, marker="o", markersize=2.6, linestyle="none", label="a chip; a column: one training"
+            ),
+            Line2D([], [], color=INK, linewidth=1.4, label="mean of a training"),
+        ]
+        if spec is not None:
+            handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"spec {spec:g}"))
+        figure.legend(handles=handles, loc="outside upper left", ncols=1 if size[0] < 6 else 3)
+
+    return draw(plot, size, kinds)
+
+
+def draw_yield(
+    curves: Sequence[Curve],
+    level: float,
+    spec: float,
+    table: NoiseTable,
+    yields: Mapping[tuple[str, float], tuple[float, float, float]],
+    methods: Sequence[str],
+    size: tuple[float, float],
+    kinds: Sequence[str] = ("svg",),
+) -> Mapping[str, bytes]:
+    """Return the yield curves: against what is asked for at one level, and against the level for one specification.
+
+    Args:
+        curves: one a method, each with chips at the level.
+        level: the level of the first.
+        spec: the specification of the second.
+        table: what the levels are called.
+        yields: share and interval by method and level, for the second.
+        methods: all methods of the report.
+        size: width and height in inches.
+        kinds: some of ``"svg"``, ``"png"``, ``"pdf"``.
+    """
+    narrow = size[0] < 6
+
+    def plot(figure: Figure) -> None:
+        left, right = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+        _profiles(left, curves, level, spec, methods)
+        left.set_title(f"at {table.level_name} = {table.format_level(level)}", parse_math=False)
+        for curve in curves:
+            color, marker = look(methods, curve.method)
+            levels = [v for v in table.levels if (curve.method, v) in yields]
+            share, low, high = 100 * np.array([yields[curve.method, v] for v in levels]).T
+            right.plot(levels, share, color=color, marker=marker, markersize=4.5)
+            right.fill_between(levels, low, high, color=color, alpha=0.13, linewidth=0)
+        scale_levels(right, table, narrow=narrow)
+        right.set_title(f"of chips that reach {spec:g}", parse_math=False)
+        for axes in (left, right):
+            axes.set_ylim(-3, 103)
+            axes.set_ylabel("yield, % of chips")
+        handles = [
+            Line2D(
+                [], [], color=look(methods, c.method)[0], marker=look(methods, c.method)[1], label=shorten(c.method, 24)
+            )
+            for c in curves
+        ]
+        legend = figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else 5)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+    return draw(plot, size, kinds)
+
+
+def _profiles(axes: Axes, curves: Sequence[Curve], level: float, spec: float, methods: Sequence[str]) -> None:
+    """Draw the share of chips that reach each value, with its interval."""
+    everything = np.concatenate([chips.values for c in curves for chips in c.chips[level].values()])
+    low, high = min(everything.min(), spec), max(everything.max(), spec)
+    room = 0.04 * (high - low) or 0.5
+    specs = np.linspace(low - room, high + room, _SPECS)
+    for curve in curves:
+        color, _ = look(methods, curve.method)
+        chips = Chips([c.values for c in curve.chips[level].values()])
+        found = [chips.chip_yield(float(s)) for s in specs]
+        axes.plot(specs, [100 * f.value for f in found], color=color)
+        axes.fill_between(
+            specs, [100 * f.low for f in found], [100 * f.high for f in found], color=color, alpha=0.13, linewidth=0
+        )
+    axes.axvline(spec, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.set_xlim(specs[0], specs[-1])
+    metric = curves[0].metric
+    axes.set_xlabel(f"{metric} (%) that is asked for" if is_accuracy(metric) else metric, parse_math=False)

@@ -1,0 +1,87 @@
+"""Trained for one noise level, used at another: the matrix of training levels by test levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noiserobust.report.gather import Gathered
+from noiserobust.report.tables import NoiseTable, is_accuracy
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """Means by training level and test level.
+
+    Attributes:
+        trained: what the rows were trained with, such as ``rwp, gaussian noise``.
+        rows: name of the method and its training level, ascending; 0 for one trained without noise.
+        columns: the test levels.
+        means: shape ``(n_rows, n_columns)``; NaN is what is missing.
+        best: for each column the row with the highest mean.
+    """
+
+    trained: str
+    rows: tuple[tuple[str, float], ...]
+    columns: tuple[float, ...]
+    means: NDArray[np.float64]
+    best: tuple[int, ...]
+
+
+def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
+    """Return a matrix for each training method that was trained with at least two levels of a noise."""
+    if not is_accuracy(table.metric):
+        return []
+    trained = trained_with(gathered)
+    kinds: dict[tuple[str, str], dict[str, float]] = {}
+    without = {m: 0.0 for m in table.methods if m in trained and "level" not in trained[m]}
+    for method in table.methods:
+        how = trained.get(method, {})
+        if "level" in how:
+            kinds.setdefault((how["method"], how["noise"]), {})[method] = how["level"]
+    found = []
+    for (name, noise), levels in kinds.items():
+        if len(set(levels.values())) < 2:
+            continue
+        rows = sorted([*without.items(), *levels.items()], key=lambda row: row[1])
+        cells = [[table.cells.get((method, level)) for level in table.columns] for method, _ in rows]
+        means = np.array([[np.nan if c is None else c.mean for c in row] for row in cells])
+        best = tuple(int(np.argmax(np.nan_to_num(column, nan=-np.inf))) for column in means.T)
+        found.append(Mismatch(f"{name}, {noise} noise", tuple(rows), table.columns, means, best))
+    return found
+
+
+def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
+    """Return how methods were trained: ``method``, and ``noise`` and ``level`` of those trained at one level."""
+    known: dict[str, dict[str, Any]] = {}
+    for run in gathered.trainings:
+        known.setdefault(run.method, _from_configuration(run.configuration))
+    for source in gathered.sources:
+        for entry in source.weights:
+            how = entry.get("trained")
+            if isinstance(how, dict) and isinstance(how.get("method"), str):
+                known.setdefault(str(entry.get("method")), _checked(how))
+    return known
+
+
+def _from_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    method = configuration.get("method")
+    if not isinstance(method, dict):
+        return {}
+    noise = method.get("noise")
+    how = {"method": method.get("name")}
+    if isinstance(noise, dict) and not method.get("level_range"):
+        how |= {"noise": noise.get("name"), "level": noise.get("level")}
+    return _checked(how)
+
+
+def _checked(how: Mapping[str, Any]) -> dict[str, Any]:
+    level, noise = how.get("level"), how.get("noise")
+    name = {"method": str(how.get("method"))}
+    if isinstance(level, int | float) and not isinstance(level, bool) and isinstance(noise, str):
+        return {**name, "noise": noise, "level": float(level)}
+    return name

@@ -1,0 +1,82 @@
+"""What a training has left behind: its configuration, and a row an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.results.files import read_json
+from noiserobust.results.schema import MANIFEST_FILE
+
+METRICS_FILE = "metrics.csv"
+
+_NEEDED = ("epoch", "steps", "train_loss", "held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training.
+
+    Attributes:
+        folder: of its train seed.
+        method: its name in result tables.
+        train_seed: which.
+        configuration: all settings, from the manifest.
+        metrics: ``metrics.csv``, one row an epoch.
+    """
+
+    folder: Path
+    method: str
+    train_seed: int
+    configuration: Mapping[str, Any]
+    metrics: pd.DataFrame
+
+    @property
+    def passes(self) -> int | None:
+        """Forward and backward passes of a batch; None for trainings that did not count them."""
+        return int(self.metrics["passes"].iloc[-1]) if "passes" in self.metrics else None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return float(self.metrics["seconds"].sum())
+
+
+def read_trainings(folder: Path) -> list[TrainingRun]:
+    """Read a folder that ``noiserobust train`` has written; trainings without a finished epoch are left out.
+
+    Raises:
+        InvalidValueError: if a file is damaged.
+    """
+    manifest = read_json(folder / MANIFEST_FILE)
+    configuration = manifest.get("configuration") if isinstance(manifest, dict) else None
+    if not isinstance(configuration, dict):
+        raise InvalidValueError(f"Expected {folder / MANIFEST_FILE} to hold a configuration, but it has none")
+    method = configuration.get("method")
+    name = configuration.get("label") or (method.get("name") if isinstance(method, dict) else None) or folder.name
+    runs = []
+    for path in sorted(folder.glob(f"seed*/{METRICS_FILE}")):
+        seed = path.parent.name.removeprefix("seed")
+        if seed.isdecimal():
+            metrics = _read(path)
+            if len(metrics):
+                runs.append(TrainingRun(path.parent, str(name), int(seed), configuration, metrics))
+    return runs
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        metrics = pd.read_csv(path)
+        missing = [c for c in _NEEDED if c not in metrics]
+        if missing:
+            raise ValueError(f"no column {missing[0]}")
+        numbers = [c for c in (*_NEEDED, "passes") if c in metrics and c != "best"]
+        metrics[numbers] = metrics[numbers].apply(pd.to_numeric)
+    except (OSError, ValueError) as error:
+        raise InvalidValueError(f"Expected {path} to hold the epochs of a training, but got: {error}") from None
+    return metrics
