@@ -1,4 +1,4 @@
-"""The command line: ``noiserobust demo | train | evaluate | merge | report | diagnose | profiles``.
+"""The command line: ``noiserobust demo | train | evaluate | merge | compare | report | diagnose | profiles``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -18,14 +18,13 @@ from noiserobust.cli.evaluate import (
     add_demo,
     add_evaluate,
     add_merge,
-    add_report,
     demo,
     evaluate,
     merge,
-    report,
 )
 from noiserobust.cli.parsing import one_line, parse
 from noiserobust.cli.profiles import add_profiles, profiles
+from noiserobust.cli.report import add_compare, add_report, compare, report
 from noiserobust.cli.train import add_train, train
 from noiserobust.errors import NoiseRobustError
 
@@ -36,6 +35,7 @@ _VERBS = {
     "train": (add_train, train, "train a model for a noise, one training a train seed"),
     "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
     "merge": (add_merge, merge, "join the results of parts of one evaluation"),
+    "compare": (add_compare, compare, "compare methods on the same train seeds and chips"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),
     "diagnose": (add_diagnose, diagnose, "find out which layers cost the accuracy under noise"),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),

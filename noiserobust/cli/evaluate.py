@@ -1,4 +1,4 @@
-"""``noiserobust demo``, ``evaluate`` and ``report``."""
+"""``noiserobust demo``, ``evaluate`` and ``merge``."""
 
 from __future__ import annotations
 
@@ -168,16 +168,3 @@ def merge(settings: Namespace) -> None:
         print(f"{settings.out}: {missing} draws are missing; `noiserobust evaluate` with it as `--out` computes them")
     else:
         print(f"{settings.out}: draws.csv, summary.csv, manifest.json")
-
-
-def add_report(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("folders", type=Path, nargs="+", help="result folders, or folders that contain some")
-    parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
-
-
-def report(settings: Namespace) -> None:
-    """Run it."""
-    from noiserobust.report import write_report
-
-    print(write_report(settings.folders, settings.out).html)

@@ -30,6 +30,7 @@ from noiserobust.results.files import write_atomic
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import PRECISION_FILE
 from noiserobust.results.store import DrawStore
+from noiserobust.results.tables import to_csv
 
 
 def evaluate(
@@ -222,7 +223,7 @@ def run_into(
         if plan.until is not None:
             known = partial(store.remember, "chip_cost")
             result = as_result(run_until(subjects, forward, plan, known, **rest))
-            write_atomic(out / PRECISION_FILE, result.precision().to_csv(index=False))
+            write_atomic(out / PRECISION_FILE, to_csv(result.precision()))
         else:
             result = as_result(run(subjects, forward, plan, part=part, **rest))
         store.finish(result.summary())

@@ -19,6 +19,7 @@ from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import noisy_weights
 from noiserobust.progress import progress_bar
+from noiserobust.results.claims import chip_table, tolerance_table
 from noiserobust.results.store import Row, as_frame
 from noiserobust.results.summary import precision, summarize
 from noiserobust.rng import Stream
@@ -55,6 +56,31 @@ class EvaluationResult:
             InvalidValueError: if draws were not sampled with ``until``.
         """
         return precision(self.draws, ci_level)
+
+    def chips(self, spec: float, share: float = 0.05, ci_level: float = 0.95) -> pd.DataFrame:
+        """Return one row a (method, noise, level) with noise: the yield at a specification, and the worst chips.
+
+        Args:
+            spec: the least value that a good chip has, such as an accuracy in percent.
+            share: how many of the worst chips are looked at, in (0, 1).
+            ci_level: level of the intervals, in (0, 1).
+
+        See Also:
+            :func:`noiserobust.results.claims.chip_table`
+        """
+        return chip_table(self.draws, spec, share, ci_level)
+
+    def tolerance(self, drop: float, ci_level: float = 0.95) -> pd.DataFrame:
+        """Return one row a (method, noise): the level at which so much is lost, and the mean over levels.
+
+        Args:
+            drop: against no noise, in units of the metric, > 0.
+            ci_level: level of the intervals, in (0, 1).
+
+        See Also:
+            :func:`noiserobust.results.claims.tolerance_table`
+        """
+        return tolerance_table(self.draws, drop, ci_level)
 
 
 def parse_part(text: str | None) -> Part:

@@ -24,6 +24,7 @@ class Analysis:
         table: the means.
         target: the level that counts; None if there is none with noise.
         spec: the least accuracy of a good chip; None for other metrics.
+        asked: whether the reader asked for that one.
         baseline: the method that others are compared with; None if it is not here, or alone.
         curves: the chips by method, in the order of the table.
         chips: see :func:`noiserobust.results.claims.chip_table`; empty for other metrics than accuracies.
@@ -35,6 +36,7 @@ class Analysis:
     table: NoiseTable
     target: float | None
     spec: float | None
+    asked: bool
     baseline: str | None
     curves: Mapping[str, Curve]
     chips: pd.DataFrame
@@ -70,15 +72,27 @@ def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: fl
     spec = spec if is_accuracy(table.metric) else None
     compared = baseline in table.methods and len(table.methods) > 1
     found = {curve.method: curve for curve in curves(table.draws)}
+    tolerance = pd.DataFrame(columns=TOLERANCE_COLUMNS)
+    if spec is not None:
+        tolerance = tolerance_table(table.draws, criteria.drop)
+    order = {method: place for place, method in enumerate(table.methods)}
+
+    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+        by: pd.DataFrame = frame.sort_values("method", key=lambda names: names.map(order), kind="stable")
+        return by.reset_index(drop=True)
+
     return Analysis(
         table,
         criteria.level(table),
         spec,
+        criteria.spec is not None,
         baseline if compared else None,
         {method: found[method] for method in table.methods},
-        pd.DataFrame(columns=CHIP_COLUMNS) if spec is None else chip_table(table.draws, spec),
-        comparison_table(table.draws, baseline) if compared else pd.DataFrame(columns=COMPARISON_COLUMNS),
-        pd.DataFrame(columns=TOLERANCE_COLUMNS) if spec is None else tolerance_table(table.draws, criteria.drop),
+        pd.DataFrame(columns=CHIP_COLUMNS) if spec is None else ordered(chip_table(table.draws, spec)),
+        ordered(comparison_table(table.draws, baseline)) if compared else pd.DataFrame(columns=COMPARISON_COLUMNS),
+        pd.DataFrame(columns=TOLERANCE_COLUMNS)
+        if spec is None
+        else ordered(tolerance_table(table.draws, criteria.drop)),
         tuple(find_mismatches(table, gathered)),
     )
 

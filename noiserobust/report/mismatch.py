@@ -58,13 +58,13 @@ def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
 def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
     """Return how methods were trained: ``method``, and ``noise`` and ``level`` of those trained at one level."""
     known: dict[str, dict[str, Any]] = {}
-    for run in gathered.trainings:
-        known.setdefault(run.method, _from_configuration(run.configuration))
     for source in gathered.sources:
         for entry in source.weights:
             how = entry.get("trained")
             if isinstance(how, dict) and isinstance(how.get("method"), str):
                 known.setdefault(str(entry.get("method")), _checked(how))
+    for run in gathered.trainings:
+        known.setdefault(run.method, _from_configuration(run.configuration))
     return known
 
 
@@ -75,7 +75,7 @@ def _from_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:
     noise = method.get("noise")
     how = {"method": method.get("name")}
     if isinstance(noise, dict) and not method.get("level_range"):
-        how |= {"noise": noise.get("name"), "level": noise.get("level")}
+        how |= {"noise": noise.get("name") or "gaussian", "level": noise.get("level")}
     return _checked(how)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from noiserobust.report.analysis import Analysis
 from noiserobust.report.gather import Gathered, Source
 from noiserobust.report.tables import CLEAN, TRAINING, Gap, NoiseTable, format_number
 from noiserobust.results.summary import is_sampled, precision
@@ -17,13 +18,16 @@ from noiserobust.results.summary import is_sampled, precision
 _FREE_KEYS = {"weights", "levels", "draws"}
 
 
-def find_notes(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[str]:
+def find_notes(gathered: Gathered, analyses: Sequence[Analysis]) -> list[str]:
     """Return the cautions, as sentences of plain text."""
+    tables = [a.table for a in analyses]
     return [
         *_seeds(gathered.draws),
         *(line for table in tables for line in _missing(table)),
         *_missing_trainings(gathered.sources),
         *_sampled(gathered),
+        *_selection(gathered, analyses),
+        *_compute(gathered),
         *_examples(gathered),
         *_same_weights(gathered.sources),
         *_clean_disagrees(gathered),
@@ -136,6 +140,39 @@ def _sampled(gathered: Gathered) -> Iterator[str]:
         wide = int((precision(source.draws)["half_width"] > until).sum())
         if wide:
             yield f"Of the means of weight files under {names} {wide} {'is' if wide == 1 else 'are'} not known so well."
+
+
+def _selection(gathered: Gathered, analyses: Sequence[Analysis]) -> Iterator[str]:
+    """Say what was chosen on the images that it is measured on."""
+    measured = {source.configuration.get("data", {}).get("sha256") for source in gathered.sources if source.draws.size}
+    trained = {
+        run.method: run.configuration.get("held_out")
+        for run in gathered.trainings
+        if run.configuration.get("data_sha256") in measured - {None} and run.method in gathered.methods
+    }
+    if trained:
+        yield (
+            f"{listed(trained)} {'was' if len(trained) == 1 else 'were'} trained, and the epoch chosen, on the very "
+            "examples that the numbers are measured on: they say nothing of other images."
+        )
+    if any(a.mismatches for a in analyses):
+        yield (
+            "Where methods differ by their training level, the best is found by comparing on the test set: its number "
+            "flatters a little, and a claim for it needs other images."
+        )
+
+
+def _compute(gathered: Gathered) -> Iterator[str]:
+    """Say where methods were trained with different compute."""
+    passes: dict[str, int] = {}
+    for run in gathered.trainings:
+        images = run.configuration.get("batch_size")
+        if run.method in gathered.methods and run.passes is not None and isinstance(images, int):
+            passes[run.method] = max(passes.get(run.method, 0), run.passes * images)
+    if passes and max(passes.values()) > 1.01 * min(passes.values()):
+        least = min(passes.values())
+        each = listed(f"{m} {n / least:.3g} ×" for m, n in passes.items())
+        yield f"The methods were trained with different compute; forward and backward passes against the least: {each}."
 
 
 def _examples(gathered: Gathered) -> Iterator[str]:

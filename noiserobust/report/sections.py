@@ -114,7 +114,7 @@ def noise_section(
         section["differences"] = figures.add(
             f"{name}-differences",
             lambda **how: draw_differences(analysis.comparison, table, baseline, methods, **how),
-            f"Paired differences to {baseline} against {table.level_name}, with intervals; the tables have the numbers.",
+            f"Paired differences to {baseline} against {table.level_name}, with intervals, as in the tables.",
         )
     return section
 
@@ -180,7 +180,7 @@ def sensitivity_section(
         "methods": list(dict.fromkeys(frame["method"])),
         "order": order,
         "rows": rows,
-        "first": frame.iloc[0],
+        "first": frame[frame["condition"] == "all"].iloc[0],
         "digital": _verified(found),
         "figure": figure,
     }

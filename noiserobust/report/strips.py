@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from noiserobust.report.figures.style import INK
 from noiserobust.results.cells import Curve
 
-WIDTH, LANE, MOST_LANES = 240, 7, 8
+WIDTH, LANE, MOST_LANES = 240, 10, 8
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def draw_strip(curve: Curve, level: float, scale: Scale, color: str) -> Markup:
     parts = []
     for number, values in enumerate(lanes):
         top = 2 + LANE * number
-        marks = "".join(f"M{x:g} {top + 1}v4" for x in np.unique(scale.place(values)))
-        parts.append(f'<path d="{marks}" stroke="{ink}" stroke-opacity=".5"/>')
+        marks = "".join(f"M{x:g} {top + 1}v6" for x in np.unique(scale.place(values)))
+        parts.append(f'<path d="{marks}" stroke="{ink}" stroke-opacity=".6"/>')
         mean = float(scale.place(np.array([values.mean()]))[0])
-        parts.append(f'<path d="M{mean:g} {top}v6" stroke="var(--ink)" stroke-width="2"/>')
+        parts.append(f'<path d="M{mean:g} {top}v8" stroke="var(--ink)" stroke-width="2"/>')
     if scale.spec is not None:
         x = float(scale.place(np.array([scale.spec]))[0])
         parts.append(f'<path d="M{x:g} 0v{height}" stroke="var(--ink)" stroke-dasharray="3 2" stroke-width=".8"/>')

@@ -1,4 +1,4 @@
-"""The tables as Markdown and as LaTeX."""
+"""The numbers as Markdown, as LaTeX and for JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from noiserobust.report.analysis import Analysis
 from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number, is_accuracy
+from noiserobust.report.verdict import Verdict, format_interval, format_p, format_signed, make_verdict
+from noiserobust.results.schema import SCHEMA_VERSION
+from noiserobust.results.summary import summarize
+from noiserobust.results.tables import to_records
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -37,7 +43,7 @@ def escape_markdown(text: str) -> str:
     >>> print(escape_markdown("a_b | <i>"))
     a\_b \| \<i\>
     """
-    return re.sub(r"([\\`*_{}\[\]()<>#|!~&$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|!~&$])", r"\\\1", " ".join(text.split()))
 
 
 @dataclass(frozen=True)
@@ -91,10 +97,11 @@ def legend(table: NoiseTable) -> str:
     return " ".join(said)
 
 
-def to_markdown(tables: Sequence[NoiseTable]) -> str:
-    """Return one Markdown table a noise."""
+def to_markdown(analyses: Sequence[Analysis]) -> str:
+    """Return the summary, the levels and the differences of each noise as Markdown tables."""
     blocks = []
-    for table in tables:
+    for analysis in analyses:
+        table = analysis.table
         heads = [table.format_level(v) if v == CLEAN else _level(table, v) for v in table.columns]
         lines = [["method", *map(escape_markdown, heads)], ["---", *["---:"] * len(heads)]]
         for method in table.methods:
@@ -103,13 +110,101 @@ def to_markdown(tables: Sequence[NoiseTable]) -> str:
         rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         title = f"{escape_markdown(table.noise)}: {escape_markdown(table.metric)} against {_level(table)}"
         blocks.append(f"## {title}\n\n{rows}\n\n{legend(table)}\n")
+        if verdict := make_verdict(analysis):
+            blocks.append(f"{escape_markdown(verdict.headline)}\n\n{_markdown(_summary(verdict))}\n")
+        if len(analysis.comparison):
+            blocks.append(
+                markdown_rows(differences(analysis), f"differences to {analysis.baseline}", explained(analysis))
+            )
     return "\n".join(blocks)
 
 
-def to_latex(tables: Sequence[NoiseTable]) -> str:
-    """Return one LaTeX ``table`` a noise; the document needs ``\\usepackage{booktabs}``."""
+def markdown_rows(rows: Sequence[Sequence[str]], title: str, said: str) -> str:
+    """Return rows of text, the head first, as a table with a title above and a sentence below."""
+    return f"### {escape_markdown(title)}\n\n{_markdown(rows)}\n\n{escape_markdown(said)}\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ([escape_markdown(cell) for cell in row] for row in rows)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _summary(verdict: Verdict) -> list[list[str]]:
+    """Return the summary as rows of text, the head first."""
+    head = ["method", *(f"{name} ({below})" if below else name for name, below in verdict.columns.items())]
+    rows = [[line.method, *(f"{a} ({b})" if b else a for a, b, _ in line.parts.values())] for line in verdict.lines]
+    return [head, *rows]
+
+
+def differences(analysis: Analysis) -> list[list[str]]:
+    """Return the differences to the baseline as rows of text, the head first."""
+    table, metric = analysis.table, analysis.table.metric
+    head = [
+        "method",
+        table.level_name,
+        f"difference to {analysis.baseline}",
+        "95% interval",
+        "p (Holm)",
+        "p (sign flip)",
+    ]
+    rows = []
+    for row in analysis.comparison.to_dict("records"):
+        ends = format_interval(row["difference_low"], row["difference_high"], lambda v: format_signed(v, metric))
+        known = math.isfinite(row["difference"])
+        difference = format_signed(row["difference"], metric) if known else "no common train seed"
+        line = [str(row["method"]), table.format_level(float(row["level"])), difference, ends]
+        rows.append([*line, format_p(row["p_holm"]), format_p(row["p_sign_flip"])])
+    return [head, *rows]
+
+
+def explained(analysis: Analysis) -> str:
+    """Say what the differences are made of."""
+    over = set(analysis.comparison["over"])
+    text = "Differences on the same train seeds and chips, intervals and t-tests over train seeds, Holm over methods."
+    if "chips" in over:
+        text += " Where methods share one train seed only, over its chips: of these weights alone."
+    return text
+
+
+def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any]:
+    """Return all numbers, JSON-able: what cannot be estimated is null, what is infinite the text ``inf``."""
+    noises = []
+    for analysis in analyses:
+        verdict = make_verdict(analysis)
+        noises.append(
+            {
+                "noise": analysis.table.noise,
+                "level_name": analysis.table.level_name,
+                "metric": analysis.table.metric,
+                "target": analysis.target,
+                "spec": analysis.spec,
+                "baseline": analysis.baseline,
+                "headline": verdict.headline if verdict else None,
+                "summary": to_records(summarize(analysis.table.draws)),
+                "chips": to_records(analysis.chips),
+                "comparison": to_records(analysis.comparison),
+                "tolerance": to_records(analysis.tolerance),
+                "training_levels": [
+                    {
+                        "trained": found.trained,
+                        "rows": [{"method": method, "level": level} for method, level in found.rows],
+                        "columns": list(found.columns),
+                        "means": [[None if math.isnan(v) else v for v in row] for row in found.means.tolist()],
+                        "best": [found.rows[i][0] for i in found.best],
+                    }
+                    for found in analysis.mismatches
+                ],
+            }
+        )
+    return {"schema_version": SCHEMA_VERSION, "notes": list(notes), "noises": noises}
+
+
+def to_latex(analyses: Sequence[Analysis]) -> str:
+    """Return LaTeX tables, levels and differences of each noise; the document needs ``\\usepackage{booktabs}``."""
     blocks = ["% Needs \\usepackage{booktabs}.\n"]
-    for number, table in enumerate(tables, start=1):
+    for number, analysis in enumerate(analyses, start=1):
+        table = analysis.table
         levels = [v for v in table.columns if v != CLEAN]
         name = {"sigma": r"$\sigma$", "b": "$b$", "t": "$t$"}.get(table.level_name, escape_latex(table.level_name))
         heads = [("", "clean")] if table.has_clean else []
@@ -132,7 +227,36 @@ def to_latex(tables: Sequence[NoiseTable]) -> str:
                 label=f"tab:noiserobust-{number}",
             )
         )
+        if len(analysis.comparison):
+            about = f"Differences of {table.metric} under {table.noise}. {explained(analysis)}"
+            label = f"tab:noiserobust-{number}-differences"
+            blocks.append(latex_rows(differences(analysis), about, label))
     return "\n".join(blocks)
+
+
+def latex_rows(rows: Sequence[Sequence[str]], caption: str, label: str) -> str:
+    """Return rows of text, the head first, as a table; numbers stand in math."""
+
+    def cell(text: str) -> str:
+        plain = text.replace("−", "-")
+        number = re.fullmatch(r"[<>]?\s?[+-]?[\d.,]+", plain)
+        ends = re.fullmatch(r"([+-]?[\d.]+) to ([+-]?[\d.]+)", plain)
+        if ends:
+            return f"$[{ends[1]}, {ends[2]}]$"
+        return f"${plain}$" if number else "--" if text == "—" else escape_latex(text)
+
+    head, *body = rows
+    frame = pd.DataFrame([[cell(c) for c in row[1:]] for row in body], index=[escape_latex(row[0]) for row in body])
+    frame.columns = pd.Index([escape_latex(name) for name in head[1:]])
+    text: str = frame.style.to_latex(
+        hrules=True,
+        column_format="l" + "r" * (len(head) - 1),
+        position="t",
+        position_float="centering",
+        caption=escape_latex(caption),
+        label=label,
+    )
+    return text
 
 
 def _level(table: NoiseTable, level: float | None = None) -> str:

@@ -110,7 +110,7 @@ def format_tolerable(level: float, table: NoiseTable) -> str:
         return f"> {table.format_level(table.levels[-1])}"
     if level == 0:
         return f"< {table.format_level(table.levels[0])}"
-    return round_time(level) if table.level_name == "t" else f"{level:.3g}"
+    return round_time(level) if table.level_name == "t" else f"{level:#.3g}"
 
 
 def _mean(cell: Cell | None, table: NoiseTable) -> tuple[str, str, float]:
@@ -125,8 +125,12 @@ def _tolerable(row: Mapping[str, Any] | None, table: NoiseTable) -> tuple[str, s
     if row is None or math.isnan(row["tolerable"]):
         return DASH, "" if table.has_clean else "no clean number", math.nan
     ends = format_interval(row["tolerable_low"], row["tolerable_high"], lambda v: format_tolerable(v, table))
-    one = row["n_seeds"] == 1
-    return format_tolerable(row["tolerable"], table), "no interval: one weight file" if one else ends, row["tolerable"]
+    text = format_tolerable(row["tolerable"], table)
+    if row["n_seeds"] == 1:
+        ends = "no interval: one weight file"
+    elif row["tolerable_low"] == row["tolerable_high"]:  # both ends beyond the levels
+        ends = ""
+    return text, ends, row["tolerable"]
 
 
 def _yield(row: Mapping[str, Any] | None) -> tuple[str, str, float]:
@@ -154,7 +158,7 @@ def _over(row: Mapping[str, Any]) -> str:
 def _headline(analysis: Analysis, target: float, at: str) -> str:
     table, metric = analysis.table, analysis.table.metric
     unit = "%" if is_accuracy(metric) else ""
-    under = f"Under {table.noise} noise of {at}"
+    under = f"On {table.noise} at {at}" if table.level_name == "t" else f"Under {table.noise} noise of {at}"
     cells = {m: table.cells[m, target] for m in table.methods if (m, target) in table.cells}
     if not cells:
         return f"{under} there is no number."
@@ -194,8 +198,8 @@ def _headline(analysis: Analysis, target: float, at: str) -> str:
 
 def _said_of_yield(analysis: Analysis, method: str, target: float) -> str:
     row: Any = analysis.chip_row(method, target)
-    if row is None or math.isnan(row["yield"]):
+    if not analysis.asked or row is None or math.isnan(row["yield"]):
         return ""
     ends = format_interval(row["yield_low"], row["yield_high"], format_share)
-    which = "chips of any training" if row["over"] == "trainings" else "chips of these weights"
-    return f" {format_share(row['yield'])} of its {which} reach {analysis.spec:g}% (interval {ends})."
+    which = "any training" if row["over"] == "trainings" else "these weights"
+    return f" {format_share(row['yield'])} of its chips reach {analysis.spec:g}% (interval {ends}, chips of {which})."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,8 +20,10 @@ class Report:
 
     Attributes:
         html: the page, self-contained.
-        tables: ``summary.csv``, ``summary.md``, ``summary.tex``.
-        figures: for each noise a ``.png`` and a ``.svg``.
+        tables: ``summary.csv`` (means), ``chips.csv`` (yields and tails), ``comparison.csv`` (differences to the
+            baseline) and ``tolerance.csv``, as far as there is something to say; all of them in ``summary.json``, and
+            what goes into a text in ``summary.md`` and ``summary.tex``.
+        figures: each as ``.svg``, ``.png`` and ``.pdf``.
     """
 
     html: Path
@@ -29,7 +32,7 @@ class Report:
 
 
 def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any) -> Report:
-    """Join result folders and write ``report.html``, ``summary.{csv,md,tex}`` and ``figures/``.
+    """Join result folders and write ``report.html``, tables and ``figures/``.
 
     Everything is made in memory first and renamed into place last, so a failure leaves an older report untouched.
     The same results give the same bytes.
@@ -48,14 +51,17 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
         OutputError: if ``out`` cannot be written to.
     """
     # Here and not above: matplotlib and pandas take a second, `import noiserobust.report` should not.
+    import pandas as pd
+
     from noiserobust.report.analysis import analyse
     from noiserobust.report.criteria import Criteria
     from noiserobust.report.gather import gather, is_result_folder
     from noiserobust.report.html import render_html
     from noiserobust.report.notes import find_notes
     from noiserobust.report.tables import make_tables
-    from noiserobust.report.text import to_latex, to_markdown
+    from noiserobust.report.text import to_json, to_latex, to_markdown
     from noiserobust.results.summary import summarize
+    from noiserobust.results.tables import to_csv
 
     gathered = gather([Path(f) for f in folders])
     out = Path(out)
@@ -66,13 +72,18 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
         )
     tables = make_tables(gathered)
     analyses = analyse(tables, gathered, Criteria(**criteria))
-    html, figures = render_html(gathered, analyses, find_notes(gathered, tables))
+    notes = find_notes(gathered, analyses)
+    html, figures = render_html(gathered, analyses, notes)
 
     page = {out / "report.html": html.encode()}
-    texts = {
-        out / "summary.csv": summarize(gathered.draws).to_csv(index=False).encode(),
-        out / "summary.md": to_markdown(tables).encode(),
-        out / "summary.tex": to_latex(tables).encode(),
+    claims = {name: pd.concat([getattr(a, name) for a in analyses]) for name in ("chips", "comparison", "tolerance")}
+    frames = {"summary": summarize(gathered.draws), **claims}
+    texts = {out / f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items() if len(frame)}
+    numbers = json.dumps(to_json(analyses, notes), indent=1, allow_nan=False, ensure_ascii=False)
+    texts |= {
+        out / "summary.md": to_markdown(analyses).encode(),
+        out / "summary.tex": to_latex(analyses).encode(),
+        out / "summary.json": f"{numbers}\n".encode(),
     }
     images = {out / "figures" / name: content for name, content in figures.items()}
     make_folder(out)

@@ -25,6 +25,7 @@ from noiserobust.results.schema import (
     SCHEMA_VERSION,
     SUMMARY_FILE,
 )
+from noiserobust.results.tables import to_csv
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,7 +157,7 @@ class DrawStore(ResultFolder):
         """Write ``draws.csv``, in the order of its key, and ``summary.csv``; remove the journal."""
         draws = as_frame(self._rows)
         write_atomic(self.path / DRAWS_FILE, draws.to_csv(index=False))
-        write_atomic(self.path / SUMMARY_FILE, summary.to_csv(index=False))
+        write_atomic(self.path / SUMMARY_FILE, to_csv(summary))
         with write_errors(self.path):
             (self.path / JOURNAL_FILE).unlink(missing_ok=True)
 

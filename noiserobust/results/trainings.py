@@ -39,7 +39,8 @@ class TrainingRun:
     @property
     def passes(self) -> int | None:
         """Forward and backward passes of a batch; None for trainings that did not count them."""
-        return int(self.metrics["passes"].iloc[-1]) if "passes" in self.metrics else None
+        counted = "passes" in self.metrics and pd.notna(self.metrics["passes"].iloc[-1])
+        return int(self.metrics["passes"].iloc[-1]) if counted else None
 
     @property
     def seconds(self) -> float:

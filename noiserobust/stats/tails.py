@@ -67,9 +67,16 @@ def share_interval(successes: float, number: int, level: float = 0.95) -> tuple[
         return float(np.mean(whole))
 
     tiny = 1e-12
-    low = 0.0 if x == 0 else optimize.brentq(lambda p: at_least(p) - alpha / 2, tiny, 1 - tiny)
-    high = 1.0 if x == n else optimize.brentq(lambda p: at_least(p) - (1 - alpha / 2), tiny, 1 - tiny)
-    return float(low), float(high)
+
+    def where(probability: float) -> float:
+        """The p at which it is so; it rises with p, but near 0 and n not from 0 to 1."""
+        if at_least(tiny) >= probability:
+            return 0.0
+        if at_least(1 - tiny) <= probability:
+            return 1.0
+        return float(optimize.brentq(lambda p: at_least(p) - probability, tiny, 1 - tiny))
+
+    return where(alpha / 2), where(1 - alpha / 2)
 
 
 def chip_yield(values: Sequence[ArrayLike], spec: float, level: float = 0.95) -> Estimated:

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from noiserobust.report.analysis import Analysis, analyse
+from noiserobust.report.criteria import Criteria
+from noiserobust.report.gather import Gathered
+from noiserobust.report.tables import make_tables
 from noiserobust.results.store import DrawStore, Row, as_frame
 from noiserobust.results.summary import summarize
 
@@ -75,6 +79,10 @@ def make_folder(
     if finish:
         store.finish(summarize(as_frame(store.rows)))
     return path
+
+
+def analyses_of(gathered: Gathered, **criteria: Any) -> list[Analysis]:
+    return analyse(make_tables(gathered), gathered, Criteria(**criteria))
 
 
 PCM = ("pcm-nandakumar-2019", "t", (1.0, 3600.0, 86400.0, 31557600.0))

@@ -29,7 +29,7 @@ def main(report: Path, out: Path) -> None:
                 shoot(opened, out / f"{name}.png", TALLEST // look.get("scale", 1))
                 for problem in (*opened.errors, *opened.requests):
                     print(f"{name}: {problem}", file=sys.stderr)
-        with open_page(report) as opened:
+        with open_page(report, media="print") as opened:
             opened.page.pdf(path=out / "print.pdf", format="A4", print_background=True)
     if shutil.which("pdftoppm"):
         for old in out.glob("print-*.png"):

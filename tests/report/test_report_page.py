@@ -18,7 +18,9 @@ from report_folders import PCM, make_folder, make_rows
 
 from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
 from noiserobust.report import Report, write_report
-from noiserobust.report.figures import describe, draw_figure, inline_svg, spread, time_ticks
+from noiserobust.report.figures.curve import describe, draw_curve
+from noiserobust.report.figures.levels import time_ticks
+from noiserobust.report.figures.style import inline_svg, spread
 from noiserobust.report.gather import gather
 from noiserobust.report.tables import make_tables
 from noiserobust.results.summary import summarize
@@ -175,7 +177,7 @@ def test_the_figure_shows_both_uncertainties_apart(full):
 def test_one_weight_file_has_no_band_and_says_so(tmp_path):
     folder = make_folder(tmp_path / "one", list(make_rows(["SGD"], [0], "gaussian", "sigma", (0.0, 0.1), 3)))
     report = write_report([folder], tmp_path / "out")
-    svg = report.figures[1].read_text()
+    svg = (report.html.parent / "figures" / "gaussian.svg").read_text()
     assert "seed std: not estimable (one weight file)" in svg
     assert "PolyCollection" not in svg
     text = page_of(report).text
@@ -203,7 +205,7 @@ def test_untrusted_names_stay_text(tmp_path):
     assert not {"script", "img", "b"} & {tag for tag, _ in page.tags}
     assert evil in page.text
     assert "<img src=x onerror=alert(2)>" in page.text
-    assert "<script" not in report.figures[1].read_text()
+    assert "<script" not in (report.html.parent / "figures" / "gaussian.svg").read_text()
     assert all(p.parent == tmp_path / "out" / "figures" for p in report.figures)
     assert {p.name for p in report.figures} == {"b-noise.png", "b-noise.svg"}
 
@@ -262,7 +264,7 @@ def test_a_figure_that_fails_leaves_the_old_report_untouched(gaussian, tmp_path,
     def fail(*args, **kwargs):
         raise RuntimeError("no figure")
 
-    monkeypatch.setattr("noiserobust.report.html.draw_figure", fail)
+    monkeypatch.setattr("noiserobust.report.sections.draw_curve", fail)
     with pytest.raises(RuntimeError, match="no figure"):
         write_report([gaussian], out)
     assert files_of(out) == before
@@ -300,7 +302,7 @@ def test_svg_files_are_sound_and_name_no_date(full):
 
 def test_inline_svg_takes_the_colours_of_the_page(gaussian):
     (table,) = make_tables(gather([gaussian]))
-    text = inline_svg(draw_figure(table, ["SGD", "SAM"], (4, 3), "svg"), "p")
+    text = inline_svg(draw_curve(table, ["SGD", "SAM"], (4, 3))["svg"], "p")
     assert "var(--ink)" in text
     assert "#24292f" not in text
     assert "<style" not in text
@@ -333,7 +335,7 @@ def test_many_methods_and_odd_shapes_are_drawn(tmp_path):
     rows = list(make_rows([f"method {i:02}" for i in range(14)], [0], "gaussian", "sigma", (0.1,), 1))
     rows += list(make_rows(["only clean"], [0], "pcm", "t", (0.0,), 1))
     report = write_report([make_folder(tmp_path / "odd", rows)], tmp_path / "out")
-    assert "method 13" in report.figures[1].read_text()
+    assert "method 13" in (report.html.parent / "figures" / "gaussian.svg").read_text()
     assert "only clean" in report.figures[3].read_text()
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_folders import N_EXAMPLES, make_folder, make_rows
+from report_folders import N_EXAMPLES, analyses_of, make_folder, make_rows
 from scipy import stats
 
 from noiserobust.errors import InvalidValueError
 from noiserobust.report.gather import gather
 from noiserobust.report.notes import find_notes
-from noiserobust.report.tables import make_tables, test_set_error
+from noiserobust.report.tables import make_tables
 from noiserobust.report.text import LATEX, MARKDOWN, escape_latex, format_cell, legend, to_latex, to_markdown
 
 
@@ -50,9 +50,11 @@ def test_one_weight_file_has_no_seed_std_and_never_zero(tmp_path):
     cell = tables[0].cells["SGD", 0.1]
     assert np.isnan([cell.seed_std, cell.low, cell.high]).all()
     assert format_cell(cell, 0.1, "accuracy", MARKDOWN) == f"{cell.mean:.2f} ± {cell.noise_std:.2f} ± —"
-    assert "± 0.00" not in to_markdown(tables)
-    assert "not estimable (seed std: one weight file)" in to_markdown(tables)
-    assert any("not estimable (one weight file) for SGD" in note for note in find_notes(gathered, tables))
+    assert "± 0.00" not in to_markdown(analyses_of(gathered))
+    assert "not estimable (seed std: one weight file)" in to_markdown(analyses_of(gathered))
+    assert any(
+        "not estimable (one weight file) for SGD" in note for note in find_notes(gathered, analyses_of(gathered))
+    )
 
 
 def test_one_draw_has_no_noise_std(tmp_path):
@@ -73,9 +75,9 @@ def test_missing_draws_are_marked_and_named(tmp_path):
     assert not tables[0].cells["SAM", 0.2].complete
     assert tables[0].cells["SAM", 0.1].complete
     assert [(g.method, g.train_seed, g.level, g.have, g.expected) for g in tables[0].gaps] == [("SAM", 1, 0.2, 1, 4)]
-    (note,) = find_notes(gathered, tables)
+    (note,) = find_notes(gathered, analyses_of(gathered))
     assert "SAM, train seed 1 (SAM-1.safetensors) has 1 of 4 draws at sigma = 0.2" in note
-    assert "†" in to_markdown(tables)
+    assert "†" in to_markdown(analyses_of(gathered))
 
 
 def test_draws_and_levels_the_manifest_announces_are_missing_too(tmp_path):
@@ -91,7 +93,7 @@ def test_trainings_the_manifest_announces_are_missing_too(tmp_path):
     rows = list(make_rows(["SGD"], [0], "gaussian", "sigma", (0.1,), 2))
     weights = [{"file": f"SGD-{s}.safetensors", "method": "SGD", "train_seed": s} for s in (0, 1)]
     gathered = gather([make_folder(tmp_path / "early", rows, finish=False, configuration={"weights": weights})])
-    assert any("not there yet, of SGD, train seed 1" in n for n in find_notes(gathered, make_tables(gathered)))
+    assert any("not there yet, of SGD, train seed 1" in n for n in find_notes(gathered, analyses_of(gathered)))
 
 
 def _constant(method: str, values: dict[int, float], level: float = 0.1):
@@ -134,7 +136,7 @@ def test_unlike_numbers_of_seeds_and_settings_are_said(tmp_path):
     rows = list(make_rows(["SAM"], [0, 1, 2], "gaussian", "sigma", (0.1,), 2))
     make_folder(tmp_path / "b", rows, configuration={"noise": {"kind": "gaussian", "granularity": "tensor"}})
     gathered = gather([tmp_path])
-    notes = " ".join(find_notes(gathered, make_tables(gathered)))
+    notes = " ".join(find_notes(gathered, analyses_of(gathered)))
     assert "different numbers of seeds: SGD 2 and SAM 3" in notes
     assert "different settings, so methods may differ for that reason: noise.granularity" in notes
 
@@ -145,29 +147,22 @@ def test_the_same_weights_under_two_names_are_said(tmp_path):
         {"file": f, "sha256": "a" * 64, "method": "SGD", "train_seed": s} for s, f in enumerate(["x.pt", "y.pt"])
     ]
     gathered = gather([make_folder(tmp_path / "a", rows, configuration={"weights": weights})])
-    (note,) = find_notes(gathered, make_tables(gathered))
+    (note,) = find_notes(gathered, analyses_of(gathered))
     assert note.startswith("x.pt and y.pt hold the same weights")
 
 
 def test_a_sound_comparison_has_no_notes(gaussian):
     gathered = gather([gaussian])
-    assert find_notes(gathered, make_tables(gathered)) == []
+    assert find_notes(gathered, analyses_of(gathered)) == []
 
 
 def test_methods_come_in_the_order_asked_for(gaussian):
     assert gather([gaussian]).methods == ("SGD", "SAM")
 
 
-def test_test_set_error_is_binomial(gaussian):
-    (table,) = make_tables(gather([gaussian]))
-    cell = table.cells["SGD", 0.2]
-    p = cell.mean / 100
-    assert test_set_error(cell) == pytest.approx(100 * (p * (1 - p) / N_EXAMPLES) ** 0.5)
-
-
 def test_latex_escapes_names_and_balances(tmp_path):
     rows = list(make_rows(["a_b 50% & c#1 ~^{x}\\y$"], [0, 1], "my_noise", "sigma", (0.0, 0.1), 2))
-    text = to_latex(make_tables(gather([make_folder(tmp_path / "odd", rows)])))
+    text = to_latex(analyses_of(gather([make_folder(tmp_path / "odd", rows)])))
     (row,) = [line for line in text.splitlines() if line.startswith(r"a\_b")]
     assert row.startswith(r"a\_b 50\% \& c\#1 \textasciitilde{}\textasciicircum{}\{x\}\textbackslash{}y\$ & $")
     assert row.replace(r"\&", "").count("&") == 2  # clean and one level
@@ -184,7 +179,7 @@ def test_latex_escapes_names_and_balances(tmp_path):
 
 def test_markdown_escapes_names(tmp_path):
     rows = list(make_rows(["a|b <i>_x_</i>"], [0, 1], "gaussian", "sigma", (0.1,), 2))
-    text = to_markdown(make_tables(gather([make_folder(tmp_path / "odd", rows)])))
+    text = to_markdown(analyses_of(gather([make_folder(tmp_path / "odd", rows)])))
     (row,) = [line for line in text.splitlines() if "a\\|b" in line]
     assert "<" not in row.replace(r"\<", "")
     assert row.replace(r"\|", "").count("|") == 3
@@ -214,7 +209,7 @@ def _notes(tmp_path: Path, *folders: list) -> str:
     for i, rows in enumerate(folders):
         make_folder(tmp_path / str(i), rows, configuration={"weights": []})
     gathered = gather([tmp_path])
-    return " ".join(find_notes(gathered, make_tables(gathered)))
+    return " ".join(find_notes(gathered, analyses_of(gathered)))
 
 
 def test_different_seeds_of_equal_number_are_said(tmp_path):
@@ -257,8 +252,10 @@ def test_a_missing_clean_number_and_a_missing_cell_are_said(tmp_path):
     folder = make_folder(tmp_path / "a", rows, configuration={"levels": []})
     gathered = gather([folder])
     tables = make_tables(gathered)
-    assert "SAM, train seed 0 (SAM-0.safetensors) has no clean number" in " ".join(find_notes(gathered, tables))
-    assert "| SAM | missing |" in to_markdown(tables)
+    assert "SAM, train seed 0 (SAM-0.safetensors) has no clean number" in " ".join(
+        find_notes(gathered, analyses_of(gathered))
+    )
+    assert "| SAM | missing |" in to_markdown(analyses_of(gathered))
 
 
 def test_the_wide_interval_of_the_highest_itself_forbids_the_mark(tmp_path):

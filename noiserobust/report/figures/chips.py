@@ -103,6 +103,7 @@ def draw_yield(
 
     def plot(figure: Figure) -> None:
         left, right = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
+        unit = "%" if is_accuracy(table.metric) else ""
         _profiles(left, curves, level, spec, methods)
         left.set_title(f"at {table.level_name} = {table.format_level(level)}", parse_math=False)
         for curve in curves:
@@ -112,7 +113,7 @@ def draw_yield(
             right.plot(levels, share, color=color, marker=marker, markersize=4.5)
             right.fill_between(levels, low, high, color=color, alpha=0.13, linewidth=0)
         scale_levels(right, table, narrow=narrow)
-        right.set_title(f"of chips that reach {spec:g}", parse_math=False)
+        right.set_title(f"for {spec:g}{unit}", parse_math=False)
         for axes in (left, right):
             axes.set_ylim(-3, 103)
             axes.set_ylabel("yield, % of chips")

@@ -47,6 +47,8 @@ def draw(
         with warnings.catch_warnings():
             # A method may be called by signs that the font of the PNG lacks; the SVG and the tables have them.
             warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # once is enough: each file would have it made anew
             for kind in kinds:
                 file = BytesIO()
                 figure.savefig(file, format=kind, metadata=dict.fromkeys(_DATED[kind]))

@@ -1,0 +1,61 @@
+"""``noiserobust report`` and ``compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from noiserobust.errors import check_choice
+
+FORMATS = ("text", "markdown", "latex", "csv", "json")
+
+
+def add_report(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument(
+        "folders", type=Path, nargs="+", help="result folders, or folders that contain some; also trainings, diagnoses"
+    )
+    parser.add_argument("--spec", type=float, help="accuracy in percent that a good chip has; default: clean - drop")
+    parser.add_argument(
+        "--target",
+        type=str,
+        nargs="+",
+        default=[],
+        help="the level that counts, 0.1 or 1d or gaussian=0.1; default: the largest of each noise",
+    )
+    parser.add_argument("--drop", type=float, default=5.0, help="points that may be lost at a tolerable level")
+    parser.add_argument("--baseline", type=str, help="the method that others are compared with; default: the first")
+    parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
+
+
+def report(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.report import write_report
+
+    names = ("spec", "target", "drop", "baseline")
+    print(write_report(settings.folders, settings.out, **{name: settings[name] for name in names}).html)
+
+
+def add_compare(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("folders", type=Path, nargs="+", help="result folders, or folders that contain some")
+    parser.add_argument("--baseline", type=str, help="the method that others are compared with; default: the first")
+    parser.add_argument("--apart", action="store_true", help="take each folder for a method of its own, named after it")
+    parser.add_argument("--format", type=str, default="text", help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    parser.add_argument("--out", type=Path, help="a file; default: the terminal")
+
+
+def compare(settings: Namespace) -> None:
+    """Run it."""
+    check_choice("format", settings.format, FORMATS)
+    from noiserobust.report.compare import compare_folders, write_comparison
+    from noiserobust.results.files import write_atomic
+
+    found = compare_folders(settings.folders, settings.baseline, apart=settings.apart)
+    text = write_comparison(found, settings.format)
+    if settings.out is None:
+        print(text)
+        return
+    write_atomic(settings.out, text + "\n")
+    print(settings.out)

@@ -1,0 +1,86 @@
+"""Two or more result folders against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from noiserobust.errors import InvalidValueError
+from noiserobust.report.analysis import Analysis, analyse
+from noiserobust.report.criteria import Criteria
+from noiserobust.report.gather import Gathered, gather
+from noiserobust.report.tables import make_tables
+from noiserobust.report.text import differences, explained, latex_rows, markdown_rows
+from noiserobust.results.tables import to_csv, to_records
+
+
+def compare_folders(folders: Sequence[Path], baseline: str | None = None, *, apart: bool = False) -> list[Analysis]:
+    """Compare the methods in result folders with one of them, paired by train seed and chip.
+
+    Args:
+        folders: result folders, or folders that hold such.
+        baseline: the method that others are compared with; by default the first.
+        apart: take each folder for a method of its own that is called as the folder is.
+
+    Raises:
+        MissingFileError: if a folder does not exist or holds no results.
+        InvalidValueError: if results are damaged or contradict each other, or there are no two methods.
+    """
+    gathered = _apart(folders) if apart else gather(folders)
+    if len(gathered.methods) < 2:
+        raise InvalidValueError(
+            f"Expected two methods or more to compare, but got {' and '.join(gathered.methods)} alone; evaluate under "
+            "names of their own (--method), or take each folder for one (--apart)"
+        )
+    found = [a for a in analyse(make_tables(gathered), gathered, Criteria(baseline=baseline)) if len(a.comparison)]
+    if not found:
+        raise InvalidValueError(
+            f"Expected methods that were evaluated under the same noise as {baseline or gathered.methods[0]}, "
+            "but there is none"
+        )
+    return found
+
+
+def write_comparison(analyses: Sequence[Analysis], kind: str) -> str:
+    """Return comparisons as text.
+
+    Args:
+        analyses: of :func:`compare_folders`.
+        kind: ``"text"``, ``"markdown"``, ``"latex"``, ``"csv"`` or ``"json"``.
+    """
+    frame = pd.concat([a.comparison for a in analyses])
+    if kind == "csv":
+        return to_csv(frame).rstrip("\n")
+    if kind == "json":
+        return json.dumps(to_records(frame), indent=1, allow_nan=False, ensure_ascii=False)
+    blocks = []
+    for number, analysis in enumerate(analyses, start=1):
+        title = f"{analysis.table.metric} under {analysis.table.noise}"
+        rows, said = differences(analysis), explained(analysis)
+        if kind == "markdown":
+            blocks.append(markdown_rows(rows, title, said))
+        elif kind == "latex":
+            blocks.append(latex_rows(rows, f"Differences of {title}. {said}", f"tab:noiserobust-comparison-{number}"))
+        else:
+            widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+            lines = [[name.ljust(widths[0]), *map(str.rjust, cells, widths[1:])] for name, *cells in rows]
+            blocks.append("\n".join([title, *map("  ".join, lines), said]))
+    return "\n\n".join(blocks)
+
+
+def _apart(folders: Sequence[Path]) -> Gathered:
+    parts = [gather([folder]) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    names = [str(f) if names.count(n) > 1 else n for n, f in zip(names, folders, strict=True)]
+    frames = []
+    for name, part in zip(names, parts, strict=True):
+        several = len(part.methods) > 1
+        label = part.draws["method"].map(lambda m, n=name: f"{n}: {m}") if several else name
+        frames.append(part.draws.assign(method=label))
+    # What the manifests say of weights goes by other names than these.
+    sources = tuple(replace(s, manifest={}) for part in parts for s in part.sources)
+    return Gathered(pd.concat(frames, ignore_index=True), sources)
