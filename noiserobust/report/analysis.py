@@ -71,16 +71,15 @@ def analyse(tables: Sequence[NoiseTable], gathered: Gathered, criteria: Criteria
 def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: float | None, baseline: str) -> Analysis:
     spec = spec if is_accuracy(table.metric) else None
     compared = baseline in table.methods and len(table.methods) > 1
-    found = {curve.method: curve for curve in curves(table.draws)}
+    chips = pd.DataFrame(columns=CHIP_COLUMNS)
+    comparison = pd.DataFrame(columns=COMPARISON_COLUMNS)
     tolerance = pd.DataFrame(columns=TOLERANCE_COLUMNS)
     if spec is not None:
-        tolerance = tolerance_table(table.draws, criteria.drop)
-    order = {method: place for place, method in enumerate(table.methods)}
-
-    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
-        by: pd.DataFrame = frame.sort_values("method", key=lambda names: names.map(order), kind="stable")
-        return by.reset_index(drop=True)
-
+        chips = _ordered(chip_table(table.draws, spec), table)
+        tolerance = _ordered(tolerance_table(table.draws, criteria.drop), table)
+    if compared:
+        comparison = _ordered(comparison_table(table.draws, baseline), table)
+    found = {curve.method: curve for curve in curves(table.draws)}
     return Analysis(
         table,
         criteria.level(table),
@@ -88,13 +87,18 @@ def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: fl
         criteria.spec is not None,
         baseline if compared else None,
         {method: found[method] for method in table.methods},
-        pd.DataFrame(columns=CHIP_COLUMNS) if spec is None else ordered(chip_table(table.draws, spec)),
-        ordered(comparison_table(table.draws, baseline)) if compared else pd.DataFrame(columns=COMPARISON_COLUMNS),
-        pd.DataFrame(columns=TOLERANCE_COLUMNS)
-        if spec is None
-        else ordered(tolerance_table(table.draws, criteria.drop)),
+        chips,
+        comparison,
+        tolerance,
         tuple(find_mismatches(table, gathered)),
     )
+
+
+def _ordered(frame: pd.DataFrame, table: NoiseTable) -> pd.DataFrame:
+    """Return rows in the order in which the methods were asked for."""
+    places = frame["method"].map({method: place for place, method in enumerate(table.methods)})
+    rows: pd.DataFrame = frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+    return rows
 
 
 def _row(frame: pd.DataFrame, method: str, level: float | None = None) -> Mapping[str, object] | None:
