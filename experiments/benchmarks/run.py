@@ -17,6 +17,7 @@ from devices import devices
 from engine import engine, executors
 from timing import medians, show
 from torch import nn
+from report import report
 from training import training
 
 import noiserobust as nr
@@ -115,7 +116,7 @@ def main() -> None:
     """Run all benchmarks."""
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
-    for benchmark in (command_line, chips, devices, evaluation, engine, executors, calibration, training):
+    for benchmark in (command_line, chips, devices, evaluation, engine, executors, calibration, training, report):
         benchmark()
 
 

@@ -130,7 +130,8 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
     draws = gathered.draws
     is_noise = (draws["noise"] == noise) & (draws["level_name"] == level_name)
     own = draws[is_noise & (draws["metric"] == metric)]
-    methods = tuple(m for m in gathered.methods if m in set(own["method"]))
+    present = set(own["method"].unique())
+    methods = tuple(m for m in gathered.methods if m in present)
     gaps = _gaps(own, _planned(gathered.sources, noise, level_name))
     lent = _lent_clean(own, draws[~is_noise & (draws["metric"] == metric)])
     rows = pd.concat([own, lent.assign(noise=noise, level_name=level_name)], ignore_index=True)
@@ -158,7 +159,8 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
     if is_accuracy(metric):
         for level in (CLEAN, *levels):
             _mark_highest(cells, methods, level)
-    borrowed = tuple(m for m in methods if m in set(lent["method"]))
+    lenders = set(lent["method"].unique())
+    borrowed = tuple(m for m in methods if m in lenders)
     return NoiseTable(noise, level_name, metric, methods, levels, cells, borrowed, tuple(gaps), rows)
 
 
