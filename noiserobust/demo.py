@@ -29,6 +29,8 @@ LEVELS: dict[str, tuple[float | str, ...]] = {
     PROFILE: ("clean", "1s", "1h", "1d", "30d", "1y"),
 }
 
+SPEC, TARGETS = 80.0, ("gaussian=0.2", "laplace=0.15", f"{PROFILE}=1d")
+
 
 def run_demo(out: Path) -> Path:
     """Train SGD, SAM and RWP with three train seeds on scikit-learn's digits, evaluate, and write the report.
@@ -50,7 +52,8 @@ def run_demo(out: Path) -> Path:
         print(f"Evaluating under {noise} noise: {', '.join(map(str, LEVELS[noise]))}")
         config = EvaluateConfig(MODEL, weights, DATA, noise, LEVELS[noise], draws=10)
         evaluate_files(config, out / "evaluate" / noise, progress=True)
-    report = write_report([out / "evaluate" / noise for noise in LEVELS], out / "report")
+    folders = [*(out / "evaluate" / noise for noise in LEVELS), out / "train"]
+    report = write_report(folders, out / "report", spec=SPEC, target=TARGETS)
     print(f"Done in {time.perf_counter() - start:.0f} s. The report: {report.html}")
     return report.html
 

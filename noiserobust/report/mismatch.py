@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from noiserobust.report.gather import Gathered
 from noiserobust.report.tables import NoiseTable, is_accuracy
+
+_ADD_NOISE = ("rwp", "arwp")
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,14 @@ class Mismatch:
         rows: name of the method and its training level, ascending; 0 for one trained without noise.
         columns: the test levels.
         means: shape ``(n_rows, n_columns)``; NaN is what is missing.
-        best: for each column the row with the highest mean.
+        best: for each column the row with the highest mean; None where all are missing.
     """
 
     trained: str
     rows: tuple[tuple[str, float], ...]
     columns: tuple[float, ...]
     means: NDArray[np.float64]
-    best: tuple[int, ...]
+    best: tuple[int | None, ...]
 
 
 def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
@@ -37,26 +40,31 @@ def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
     if not is_accuracy(table.metric):
         return []
     trained = trained_with(gathered)
-    kinds: dict[tuple[str, str], dict[str, float]] = {}
-    without = {m: 0.0 for m in table.methods if m in trained and "level" not in trained[m]}
+    kinds: dict[tuple[str, str, str], dict[str, float]] = {}
+    without = {m: 0.0 for m in table.methods if m in trained and not _noisy(trained[m])}
     for method in table.methods:
         how = trained.get(method, {})
         if "level" in how:
-            kinds.setdefault((how["method"], how["noise"]), {})[method] = how["level"]
+            kinds.setdefault((how["method"], how["noise"], how.get("rest", "")), {})[method] = how["level"]
     found = []
-    for (name, noise), levels in kinds.items():
+    for (name, noise, _), levels in kinds.items():
         if len(set(levels.values())) < 2:
             continue
         rows = sorted([*without.items(), *levels.items()], key=lambda row: row[1])
         cells = [[table.cells.get((method, level)) for level in table.columns] for method, _ in rows]
         means = np.array([[np.nan if c is None else c.mean for c in row] for row in cells])
-        best = tuple(int(np.argmax(np.nan_to_num(column, nan=-np.inf))) for column in means.T)
+        best = tuple(None if np.isnan(column).all() else int(np.nanargmax(column)) for column in means.T)
         found.append(Mismatch(f"{name}, {noise} noise", tuple(rows), table.columns, means, best))
     return found
 
 
 def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
-    """Return how methods were trained: ``method``, and ``noise`` and ``level`` of those trained at one level."""
+    """Return how methods were trained.
+
+    Returns:
+        For each method ``method``, ``noise`` and ``level`` of those trained at one level, and ``rest``, all else that
+        is known of the method's settings.
+    """
     known: dict[str, dict[str, Any]] = {}
     for source in gathered.sources:
         for entry in source.weights:
@@ -64,8 +72,24 @@ def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
             if isinstance(how, dict) and isinstance(how.get("method"), str):
                 known.setdefault(str(entry.get("method")), _checked(how))
     for run in gathered.trainings:
-        known.setdefault(run.method, _from_configuration(run.configuration))
+        how = _from_configuration(run.configuration) | known.get(run.method, {})
+        known[run.method] = how | {"rest": _rest(run.configuration)}
     return known
+
+
+def _rest(configuration: Mapping[str, Any]) -> str:
+    """Return all settings of the method but the level: in a matrix nothing else may differ."""
+    method = configuration.get("method")
+    if not isinstance(method, dict):
+        return ""
+    noise = method.get("noise")
+    same = {"noise": {k: v for k, v in noise.items() if k != "level"}} if isinstance(noise, dict) else {}
+    return json.dumps(method | same, sort_keys=True, default=str)
+
+
+def _noisy(how: Mapping[str, Any]) -> bool:
+    """Tell whether a training added noise, at one level or, as its name alone says then, at levels of a range."""
+    return "level" in how or how["method"] in _ADD_NOISE
 
 
 def _from_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:

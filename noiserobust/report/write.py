@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noiserobust.errors import InvalidValueError
-from noiserobust.results.files import make_folder, replacing, write_errors
+from noiserobust.errors import InvalidValueError, NoiseRobustError
+from noiserobust.results.files import make_folder, read_json, replacing, write_errors
+
+NUMBERS_FILE = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     """Join result folders and write ``report.html``, tables and ``figures/``.
 
     Everything is made in memory first and renamed into place last, so a failure leaves an older report untouched.
-    The same results give the same bytes.
+    The same results give the same bytes. Figures and tables of an older report that the new one does not have are
+    removed.
 
     Args:
         folders: result folders, finished or interrupted, or folders that hold such at any depth.
@@ -79,17 +83,28 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     claims = {name: pd.concat([getattr(a, name) for a in analyses]) for name in ("chips", "comparison", "tolerance")}
     frames = {"summary": summarize(gathered.draws), **claims}
     texts = {out / f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items() if len(frame)}
-    numbers = json.dumps(to_json(analyses, notes), indent=1, allow_nan=False, ensure_ascii=False)
-    texts |= {
-        out / "summary.md": to_markdown(analyses).encode(),
-        out / "summary.tex": to_latex(analyses).encode(),
-        out / "summary.json": f"{numbers}\n".encode(),
-    }
+    texts |= {out / "summary.md": to_markdown(analyses).encode(), out / "summary.tex": to_latex(analyses).encode()}
     images = {out / "figures" / name: content for name, content in figures.items()}
+    names = [path.relative_to(out).as_posix() for path in (*page, *texts, out / NUMBERS_FILE, *images)]
+    numbers = {**to_json(analyses, notes), "files": names}
+    texts[out / NUMBERS_FILE] = f"{json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)}\n".encode()
     make_folder(out)
     make_folder(out / "figures")
+    before = _files_of(out)
     _write_all({**page, **texts, **images})
+    for path in before - {*page, *texts, *images}:
+        with write_errors(path):
+            path.unlink(missing_ok=True)
     return Report(html=out / "report.html", tables=tuple(texts), figures=tuple(images))
+
+
+def _files_of(out: Path) -> set[Path]:
+    """Return the figures and tables of an older report, as far as it says: they would pass for those of the new one."""
+    try:
+        names = read_json(out / NUMBERS_FILE)["files"]
+        return {out / n for n in names if re.fullmatch(r"(figures/)?[\w.-]+\.(csv|svg|png|pdf)", n)}
+    except (NoiseRobustError, KeyError, TypeError):
+        return set()
 
 
 def _write_all(files: Mapping[Path, bytes]) -> None:

@@ -82,8 +82,9 @@ def comparison_table(draws: pd.DataFrame, baseline: str, ci_level: float = 0.95)
     Returns:
         DataFrame with the columns of :data:`noiserobust.results.schema.COMPARISON_COLUMNS`, one row a (other method,
         noise, level); differences are those of the method minus the baseline. ``p_holm`` is adjusted for all methods of
-        a (noise, level, metric). ``over`` says what tests and intervals are over, ``"train seeds"``, or with one common
-        train seed ``"chips"``: then of these weights alone. Without a common one numbers are NaN.
+        a (noise, level, metric) that are tested over the same. ``over`` says what tests and intervals are over,
+        ``"train seeds"``, or with one common train seed ``"chips"``: then of these weights alone. Without a common one
+        numbers are NaN.
 
     Raises:
         InvalidValueError: if there is no method of that name.
@@ -103,7 +104,7 @@ def comparison_table(draws: pd.DataFrame, baseline: str, ci_level: float = 0.95)
                 named = {**curve.key, "baseline": baseline, "level": level, "ci_level": ci_level}
                 rows.append(named | _compared(list(chips.items()), list(base.chips[level].items()), ci_level))
     table: pd.DataFrame = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
-    families = table.groupby(["noise", "level_name", "level", "metric"], sort=False)["p_value"]
+    families = table.groupby(["noise", "level_name", "level", "metric", "over"], sort=False)["p_value"]
     table["p_holm"] = families.transform(lambda p: holm(p.to_numpy(dtype=float)))
     return table
 
