@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def chip_table(draws: pd.DataFrame, spec: float, share: float = 0.05, ci_level: 
 
     Args:
         draws: DataFrame with the columns of ``draws.csv``.
-        spec: the least value that a chip has to have.
+        spec: the least value that a chip has to have, of a metric of which more is better.
         share: the worst chips, in (0, 1).
         ci_level: level of the intervals, in (0, 1).
 
@@ -74,6 +75,8 @@ def chip_table(draws: pd.DataFrame, spec: float, share: float = 0.05, ci_level: 
 def comparison_table(draws: pd.DataFrame, baseline: str, ci_level: float = 0.95) -> pd.DataFrame:
     """Compare each method with one of them, on the train seeds and chips that both have.
 
+    Of several weight files of a train seed the first is compared with the first, and so on.
+
     Args:
         draws: DataFrame with the columns of ``draws.csv``.
         baseline: the method that others are compared with.
@@ -121,14 +124,15 @@ def tolerance_table(draws: pd.DataFrame, drop: float, ci_level: float = 0.95) ->
         DataFrame with the columns of :data:`noiserobust.results.schema.TOLERANCE_COLUMNS`, one row a (method, noise,
         metric). ``tolerable`` is the level at which the mean is ``drop`` lower than without noise: infinite if it is
         not so far at any level, 0 if it is so at the first already, NaN without a value without noise; ``area`` is the
-        area under the curve over the range of levels, for times over their logarithm. Weight files count that have all
-        levels.
+        area under the curve over the range of levels, for times over their logarithm. Of numbers of bits, of which more
+        are milder, there is no tolerable one. Weight files count that have all levels.
     """
     check_number("drop", drop, above=0)
     rows: list[dict[str, Any]] = []
     for curve in cells.curves(draws):
         timed = curve.level_name == "t"
-        levels = sorted(level for level in curve.chips if level > CLEAN or not timed)
+        milder = curve.level_name == "bits"
+        levels = sorted(level for level in curve.chips if level > CLEAN or not (timed or milder))
         whole = [t for t in curve.chips[levels[-1]] if all(t in curve.chips[v] for v in levels)] if levels else []
         area = tolerable = NOTHING
         n_seeds = len(whole)
@@ -137,7 +141,7 @@ def tolerance_table(draws: pd.DataFrame, drop: float, ci_level: float = 0.95) ->
             means = np.array([[curve.chips[v][t].mean for v in levels] for t in whole])
             area = curve_area(x, means, ci_level)
             clean = curve.chips.get(CLEAN, {})
-            if all(t in clean for t in whole):
+            if all(t in clean for t in whole) and not milder:
                 drops = np.array([[clean[t].mean] for t in whole]) - means
                 tolerable = _levels(tolerable_level(x, drops, drop, ci_level), timed=timed)
         rows.append(
@@ -180,18 +184,20 @@ def _compared(
     theirs: Sequence[tuple[cells.Training, cells.Chips]],
     ci_level: float,
 ) -> dict[str, Any]:
-    others = {seed: chips for (seed, _), chips in theirs}
-    pairs = [(chips, others[seed]) for (seed, _), chips in ours if seed in others]
+    others = dict(_numbered(theirs))
+    pairs = [(chips, others[key]) for key, chips in _numbered(ours) if key in others]
     found: Comparison | None = None
     n_draws = 0
-    if any(a.sampled or b.sampled for a, b in pairs):
+    sampled = any(a.sampled or b.sampled for a, b in pairs)
+    if sampled:
         # Draws on some of the examples are compared by the means they stand for; single ones say nothing.
         if len(pairs) > 1:
             found = compare([[a.mean] for a, _ in pairs], [[b.mean] for _, b in pairs], ci_level)
         n_draws = min(min(a.values.size, b.values.size) for a, b in pairs)
     else:
+        pairs = [(a, b) for a, b in pairs if np.intersect1d(a.numbers, b.numbers).size]
         common = [np.intersect1d(a.numbers, b.numbers) for a, b in pairs]
-        if pairs and all(numbers.size for numbers in common):
+        if pairs:
             a_values = [a.values[np.isin(a.numbers, n)] for (a, _), n in zip(pairs, common, strict=True)]
             b_values = [b.values[np.isin(b.numbers, n)] for (_, b), n in zip(pairs, common, strict=True)]
             found = compare(a_values, b_values, ci_level)
@@ -201,11 +207,21 @@ def _compared(
         "p_value": found.p_value if found else math.nan,
         "p_sign_flip": found.p_sign_flip if found else math.nan,
         "least_p_sign_flip": found.least_p_sign_flip if found else math.nan,
-        **_columns("improvement", found.improvement if found and n_draws > 1 else NOTHING),
+        **_columns("improvement", found.improvement if found and n_draws > 1 and not sampled else NOTHING),
         "n_seeds": len(pairs),
         "n_draws": n_draws,
         "over": found.over if found else "",
     }
+
+
+def _numbered(
+    trainings: Sequence[tuple[cells.Training, cells.Chips]],
+) -> Iterator[tuple[tuple[int, int], cells.Chips]]:
+    """Yield weight files under their train seed and which of it they are, so that each is compared once."""
+    met: Counter[int] = Counter()
+    for (seed, _), chips in trainings:
+        yield (seed, met[seed]), chips
+        met[seed] += 1
 
 
 def _columns(name: str, found: Estimated) -> dict[str, float]:

@@ -61,13 +61,13 @@ def read_trainings(folder: Path) -> list[TrainingRun]:
     method = configuration.get("method")
     name = configuration.get("label") or (method.get("name") if isinstance(method, dict) else None) or folder.name
     runs = []
-    for path in sorted(folder.glob(f"seed*/{METRICS_FILE}")):
+    for path in sorted(folder.glob(f"seed*/{METRICS_FILE}")):  # seed10 before seed2
         seed = path.parent.name.removeprefix("seed")
         if seed.isdecimal():
             metrics = _read(path)
             if len(metrics):
                 runs.append(TrainingRun(path.parent, str(name), int(seed), configuration, metrics))
-    return runs
+    return sorted(runs, key=lambda run: run.train_seed)
 
 
 def _read(path: Path) -> pd.DataFrame:

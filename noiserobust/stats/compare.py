@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -64,13 +65,14 @@ def compare(a: Sequence[ArrayLike], b: Sequence[ArrayLike], level: float = 0.95)
             f"{[np.size(x) for x in a]} and {[np.size(y) for y in b]} draws"
         )
     seeds = len(differences) > 1
+    improved = improvement(differences, level)  # refuses a train seed without draws
     units = np.array([d.mean() for d in differences]) if seeds else differences[0]
     return Comparison(
         Estimated(float(units.mean()), *mean_interval(units, level)),
         _t_test(units),
         sign_flip(units),
         least_p_sign_flip(units.size),
-        improvement(differences, level),
+        improved,
         len(differences),
         "train seeds" if seeds else "chips",
     )
@@ -85,7 +87,7 @@ def sign_flip(differences: ArrayLike) -> float:
         differences: shape ``(n,)``. For more than 15 the changes of sign are a sample.
 
     Returns:
-        The share of changes whose mean is as far from 0; NaN with fewer than two differences.
+        The share of changes whose mean is as far from 0; NaN with fewer than two differences, or with NaN.
 
     Source: R. A. Fisher, "The Design of Experiments", Oliver and Boyd 1935, sec. 21.
 
@@ -93,9 +95,11 @@ def sign_flip(differences: ArrayLike) -> float:
     0.25
     """
     x = np.asarray(differences, dtype=np.float64)
-    if x.size < 2:
+    if x.size < 2 or not np.isfinite(x).all():
         return float("nan")
-    observed = abs(x.sum()) * (1 - 1e-12)  # sums of the same numbers in another order differ by rounding
+    observed = abs(x.sum())
+    x = np.sort(np.abs(x))  # so that neither their order nor the direction of the comparison matters
+    observed -= 1e-12 * x.sum()  # sums of the same numbers in another order differ by rounding
     if x.size <= _EXACT:
         signs = np.array(list(product((1.0, -1.0), repeat=x.size - 1))).reshape(-1, x.size - 1)
         return float(np.mean(np.abs(x[0] + signs @ x[1:]) >= observed))  # a change of all signs changes nothing
@@ -136,6 +140,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 def _t_test(values: NDArray[np.float64]) -> float:
     if values.size < 2:
         return float("nan")
-    if np.ptp(values) == 0:  # SciPy would warn
-        return 1.0 if values[0] == 0 else 0.0
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
+    if error == 0:  # SciPy would warn, as it does of values that differ by rounding
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, values.size - 1))

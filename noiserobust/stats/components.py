@@ -79,8 +79,8 @@ def variance_components(values: Sequence[ArrayLike]) -> Components:
     Components(noise=8.0, seed=0.0, negative=True)
     """
     rows = [np.asarray(v, dtype=np.float64) for v in values]
-    known = all(row.size > 1 for row in rows)
+    known = bool(rows) and all(row.size > 1 for row in rows)
     noise = float(np.mean([np.var(row, ddof=1) for row in rows])) if known else float("nan")
     between = float(np.var(seed_means(rows), ddof=1)) if len(rows) > 1 else float("nan")
-    seed = between - noise * float(np.mean([1 / np.size(v) for v in rows]))
+    seed = between - noise * float(np.mean([1 / row.size for row in rows])) if known else float("nan")
     return Components(noise, max(seed, 0.0) if np.isfinite(seed) else float("nan"), seed < 0)

@@ -37,9 +37,9 @@ def curve_area(levels: ArrayLike, curves: ArrayLike, level: float = 0.95) -> Est
 def tolerable_level(levels: ArrayLike, drops: ArrayLike, allowed: float, level: float = 0.95) -> Estimated:
     """Return the level at which the mean curve has fallen by what is allowed.
 
-    Between levels curves are straight. The interval holds the levels at which a drop of ``allowed`` lies within the
-    Student-t interval of the mean drop over train seeds (Fieller's way), so it holds its level for any shape of curve,
-    and may be open.
+    Between levels curves are straight. The interval begins where the upper end of the Student-t interval of the mean
+    drop over train seeds is first ``allowed``, and ends where the lower end is so for good (Fieller's way). So it holds
+    its level for any shape of curve, and may be open.
 
     Args:
         levels: ascending, shape ``(n_levels,)``, at least two; for times their logarithms.
@@ -66,7 +66,8 @@ def tolerable_level(levels: ArrayLike, drops: ArrayLike, allowed: float, level: 
     if number < 2:
         return Estimated(value, float("nan"), float("nan"))
     half = stats.t.ppf((1 + level) / 2, number - 1) * fine.std(axis=0, ddof=1) / np.sqrt(number)
-    return Estimated(value, _first(at, mean + half - allowed), _first(at, mean - half - allowed))
+    # The last, not the first: a curve that runs close below what is allowed has many chances to seem above it.
+    return Estimated(value, _first(at, mean + half - allowed), _last(at, mean - half - allowed))
 
 
 def _first(at: Array, excess: Array) -> float:
@@ -74,11 +75,21 @@ def _first(at: Array, excess: Array) -> float:
     reached = np.flatnonzero(excess >= 0)
     if not reached.size:
         return float("inf")
-    i = int(reached[0])
-    if i == 0:
+    return _crossing(at, excess, int(reached[0]) - 1) if reached[0] > 0 else float("-inf")
+
+
+def _last(at: Array, excess: Array) -> float:
+    """Return from where on an excess is 0 or more."""
+    below = np.flatnonzero(excess < 0)
+    if not below.size:
         return float("-inf")
-    part = -excess[i - 1] / (excess[i] - excess[i - 1])
-    return float(at[i - 1] + part * (at[i] - at[i - 1]))
+    return _crossing(at, excess, int(below[-1])) if below[-1] < at.size - 1 else float("inf")
+
+
+def _crossing(at: Array, excess: Array, i: int) -> float:
+    """Return where the line from below 0 at i to 0 or more at the next crosses 0."""
+    part = -excess[i] / (excess[i + 1] - excess[i])
+    return float(at[i] + part * (at[i + 1] - at[i]))
 
 
 def _curves(levels: ArrayLike, curves: ArrayLike) -> tuple[Array, Array]:

@@ -53,7 +53,8 @@ def populations(values: Sequence[ArrayLike]) -> tuple[Array, Array]:
     sizes = np.array([row.size for row in rows])
     means = np.array([row.mean() for row in rows])
     freedom = int((sizes - 1).sum())
-    residuals = np.concatenate([(row - row.mean()) * np.sqrt(row.size / (row.size - 1)) for row in rows])
+    # In order, so that the order of draws and of train seeds does not matter.
+    residuals = np.sort(np.concatenate([(row - row.mean()) * np.sqrt(row.size / (row.size - 1)) for row in rows]))
     within = sum(float(np.var(row, ddof=1)) * (row.size - 1) for row in rows)
     seeds, chips, normal = _pivots(len(rows), freedom)
     between = np.sum((means - means.mean()) ** 2) / seeds  # variance of the mean of a train seed

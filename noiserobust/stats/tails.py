@@ -41,7 +41,7 @@ def draws_needed(share: float, level: float = 0.95) -> int:
     (59, 299)
     """
     check_share(share)
-    return math.ceil(math.log(1 - check_level(level)) / math.log(1 - share))
+    return max(1, math.ceil(math.log1p(-check_level(level)) / math.log1p(-share)))
 
 
 def share_interval(successes: float, number: int, level: float = 0.95) -> tuple[float, float]:
@@ -105,6 +105,7 @@ def improvement(differences: Sequence[ArrayLike], level: float = 0.95) -> Estima
     sec. 4.3; there over pairs of runs, here over chips that both methods meet.
     """
     rows = _rows(differences)
+    check_level(level)
     wins = [float(np.sum(row > 0) + np.sum(row == 0) / 2) for row in rows]
     share = float(np.mean([w / row.size for w, row in zip(wins, rows, strict=True)]))
     if len(rows) == 1:
@@ -112,7 +113,7 @@ def improvement(differences: Sequence[ArrayLike], level: float = 0.95) -> Estima
     if min(row.size for row in rows) < 2:
         return Estimated(share, NAN, NAN)
     chips, unlike = populations(rows)
-    return Estimated(share, *_ends((np.mean(chips > 0, axis=1) + np.mean(chips >= 0, axis=1)) / 2, unlike, level))
+    return _around(share, *_ends((np.mean(chips > 0, axis=1) + np.mean(chips >= 0, axis=1)) / 2, unlike, level))
 
 
 def performance_profile(
@@ -162,13 +163,14 @@ class Chips:
             weights (:func:`share_interval`), with several that of :func:`populations`, for chips of any training.
         """
         check_number("spec", spec)
+        check_level(level)
         share = float(np.mean([np.mean(row >= spec) for row in self.rows]))
         if len(self.rows) == 1:
             return Estimated(share, *share_interval(float((self.rows[0] >= spec).sum()), self.number, level))
         if not self._has_populations:
             return Estimated(share, NAN, NAN)
         chips, unlike = self._populations
-        return Estimated(share, *_ends(np.mean(chips >= spec, axis=1), unlike, level))
+        return _around(share, *_ends(np.mean(chips >= self._asked(spec), axis=1), unlike, level))
 
     def quantile(self, share: float = 0.05, level: float = 0.95) -> Estimated:
         """Return what all but the worst ``share`` of chips reach.
@@ -179,14 +181,15 @@ class Chips:
 
         Returns:
             The quantile and its interval. NaN if there are fewer draws, of all train seeds together, than
-            :func:`draws_needed`; an end alone is NaN where draws do not bound it.
+            :func:`draws_needed`; an end alone is NaN where draws do not bound it, and with several train seeds both
+            are for less than one chip in :data:`~noiserobust.stats.population.CHIPS`.
         """
         if self.number < draws_needed(share, level):
             return Estimated(NAN, NAN, NAN)
         value = _pooled_quantile(self.rows, share)
         if len(self.rows) == 1:
             return Estimated(value, *_order_interval(self.rows[0], share, level))
-        if not self._has_populations:
+        if not self._has_populations or share < 1 / CHIPS:
             return Estimated(value, NAN, NAN)
         unlike = self._populations[1]
         chips = self._worst(float(share / (1 - unlike.max())))
@@ -195,7 +198,7 @@ class Chips:
         better = _row_quantiles(chips, share / (1 - unlike), CHIPS)
         low = np.quantile(worse, (1 - level) / 2, method="lower")
         high = np.quantile(better, (1 + level) / 2, method="higher")
-        return Estimated(value, *(float(end) if np.isfinite(end) else NAN for end in (low, high)))
+        return _around(value, *(float(end) if np.isfinite(end) else NAN for end in (low, high)))
 
     def cvar(self, share: float = 0.05, level: float = 0.95) -> Estimated:
         """Return the mean of the worst ``share`` of chips, the conditional value at risk.
@@ -205,8 +208,8 @@ class Chips:
             level: confidence level in (0, 1).
 
         Returns:
-            The mean, and its interval if there are several train seeds. NaN if there are fewer draws than
-            :func:`draws_needed`.
+            The mean, and its interval if there are several train seeds, with the same exceptions as that of
+            :meth:`quantile`. NaN if there are fewer draws than :func:`draws_needed`.
 
         Source: R. T. Rockafellar and S. Uryasev, "Conditional value-at-risk for general loss distributions", J. Bank.
         Finance 26 (2002).
@@ -214,10 +217,33 @@ class Chips:
         if self.number < draws_needed(share, level):
             return Estimated(NAN, NAN, NAN)
         value = _pooled_tail(self.rows, share)
-        if len(self.rows) == 1 or not self._has_populations:
+        if len(self.rows) == 1 or not self._has_populations or share < 1 / CHIPS:
             return Estimated(value, NAN, NAN)
-        tails = self._worst(share)[:, : max(1, round(share * CHIPS))].mean(axis=1)
-        return Estimated(value, *(float(np.quantile(tails, q)) for q in ((1 - level) / 2, (1 + level) / 2)))
+        tails = _row_tails(self._worst(share), share)
+        return _around(value, *(float(np.quantile(tails, q)) for q in ((1 - level) / 2, (1 + level) / 2)))
+
+    def _asked(self, spec: float) -> float:
+        """Return what chips of a population need: of values in steps, such as accuracies, half a step less.
+
+        Values in steps are rounded, and chips of a population lie anywhere between.
+        """
+        step, origin = self._step
+        if not step:
+            return spec
+        return origin + (math.ceil((spec - origin) / step - 1e-6) - 0.5) * step
+
+    @cached_property
+    def _step(self) -> tuple[float, float]:
+        """Return the step of which all differences are multiples, 0 without one, and a value."""
+        values = np.unique(np.concatenate(self.rows))
+        differences = np.diff(values)
+        least = 1e-4 * float(values[-1] - values[0])
+        step = 0.0
+        for difference in differences[differences > 1e-3 * least]:  # others are rounding
+            step = _common(step, float(difference), least)
+            if not step:
+                break
+        return step, float(values[0])
 
     @property
     def _has_populations(self) -> bool:
@@ -252,6 +278,18 @@ def _rows(values: Sequence[ArrayLike]) -> list[Array]:
     return rows
 
 
+def _around(value: float, low: float, high: float) -> Estimated:
+    """Return an interval from populations; what was found is in it, as it may not be when all chips are good."""
+    return Estimated(value, min(low, value), max(high, value))
+
+
+def _common(a: float, b: float, least: float) -> float:
+    """Return the greatest common divisor of two lengths, as Euclid found it, or 0 if it is below ``least``."""
+    while b >= least:
+        a, b = b, abs(a - round(a / b) * b)
+    return a if a >= least and b < least * 1e-3 else 0.0
+
+
 def _ends(shares: Array, unlike: Array, level: float) -> tuple[float, float]:
     """Return the interval of a share: chips unlike any that was drawn may all fail, or all pass."""
     low = np.quantile(shares * (1 - unlike), (1 - level) / 2)
@@ -275,11 +313,19 @@ def _row_quantiles(rows: Array, shares: Array, number: int) -> Array:
     return np.where(shares < 0, -np.inf, np.where(shares > 1, np.inf, found))
 
 
+def _row_tails(rows: Array, share: float) -> Array:
+    """Return the mean of the worst share of populations, sorted; of the last chip as much as it takes."""
+    number = share * CHIPS
+    whole = int(number)
+    found: Array = (rows[:, :whole].sum(axis=1) + (number - whole) * rows[:, min(whole, CHIPS - 1)]) / number
+    return found
+
+
 def _pooled(rows: list[Array]) -> tuple[Array, Array]:
     """Return all values in order, and the share that each stands for; each train seed counts the same."""
     everything = np.concatenate(rows)
     weights = np.concatenate([np.full(row.size, 1 / (row.size * len(rows))) for row in rows])
-    order = np.argsort(everything, kind="stable")
+    order = np.lexsort((weights, everything))
     return everything[order], weights[order]
 
 
