@@ -15,6 +15,8 @@ from noiserobust.report.criteria import Criteria
 from noiserobust.report.gather import Gathered, gather
 from noiserobust.report.tables import make_tables
 from noiserobust.report.text import differences, explained, latex_rows, markdown_rows
+from noiserobust.results.schema import SAMPLED_DTYPES
+from noiserobust.results.store import with_sampling
 from noiserobust.results.tables import to_csv, to_records
 
 
@@ -73,6 +75,7 @@ def write_comparison(analyses: Sequence[Analysis], kind: str) -> str:
 
 
 def _apart(folders: Sequence[Path]) -> Gathered:
+    folders = list({folder.resolve(): folder for folder in folders}.values())  # named twice it is no second method
     parts = [gather([folder]) for folder in folders]
     names = [folder.resolve().name for folder in folders]
     names = [str(f) if names.count(n) > 1 else n for n, f in zip(names, folders, strict=True)]
@@ -83,4 +86,5 @@ def _apart(folders: Sequence[Path]) -> Gathered:
         frames.append(part.draws.assign(method=label))
     # What the manifests say of weights goes by other names than these.
     sources = tuple(replace(s, manifest={}) for part in parts for s in part.sources)
-    return Gathered(pd.concat(frames, ignore_index=True), sources)
+    draws = pd.concat(frames, ignore_index=True)
+    return Gathered(with_sampling(draws) if set(SAMPLED_DTYPES) <= set(draws) else draws, sources)

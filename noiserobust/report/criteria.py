@@ -52,7 +52,7 @@ class Criteria:
 
     def level(self, table: NoiseTable) -> float | None:
         """Return the level of a noise that counts; None if it has no level with noise."""
-        for wanted in self.target:
+        for wanted in sorted(self.target, key=lambda text: "=" not in text):  # what is said of one noise comes first
             noise, equals, _ = wanted.rpartition("=")
             level = _level(wanted, table)
             if (not equals or noise == table.noise) and level in table.levels:

@@ -102,6 +102,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
     sources: dict[Path, Source] = {}
     trainings: dict[Path, list[TrainingRun]] = {}
     sensitivities: dict[Path, Sensitivity] = {}
+    diagnosed: set[Path] = set()
     for folder in folders:
         found = list(_find(folder))
         for path, kind in found:
@@ -110,8 +111,9 @@ def gather(folders: Sequence[Path]) -> Gathered:
                 sources[key] = _read(path)
             elif kind == "training" and key not in trainings:
                 trainings[key] = read_trainings(path)
-            elif kind == "sensitivity" and (path / SENSITIVITY_FILE).exists():
-                sensitivities.setdefault(path, read_sensitivity(path))
+            elif kind == "sensitivity" and (path / SENSITIVITY_FILE).exists() and key not in diagnosed:
+                sensitivities[path] = read_sensitivity(path)
+                diagnosed.add(key)
         evaluations = [sources[path.resolve()] for path, kind in found if kind == "evaluation"]
         if all(source.draws.empty for source in evaluations) and (evaluations or not found):
             raise MissingFileError(

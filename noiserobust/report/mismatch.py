@@ -41,7 +41,7 @@ def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
         return []
     trained = trained_with(gathered)
     kinds: dict[tuple[str, str, str], dict[str, float]] = {}
-    without = {m: 0.0 for m in table.methods if m in trained and not _noisy(trained[m])}
+    without = {m: 0.0 for m in table.methods if "method" in trained.get(m, {}) and not _noisy(trained[m])}
     for method in table.methods:
         how = trained.get(method, {})
         if "level" in how:

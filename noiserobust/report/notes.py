@@ -144,12 +144,13 @@ def _sampled(gathered: Gathered) -> Iterator[str]:
 
 def _selection(gathered: Gathered, analyses: Sequence[Analysis]) -> Iterator[str]:
     """Say what was chosen on the images that it is measured on."""
-    measured = {source.configuration.get("data", {}).get("sha256") for source in gathered.sources if source.draws.size}
-    trained = {
-        run.method: run.configuration.get("held_out")
-        for run in gathered.trainings
-        if run.configuration.get("data_sha256") in measured - {None} and run.method in gathered.methods
-    }
+    data = [source.configuration.get("data") for source in gathered.sources if source.draws.size]
+    measured = [d["sha256"] for d in data if isinstance(d, dict) and d.get("sha256")]
+    trained = [
+        method
+        for method in gathered.methods
+        if any(run.method == method and run.configuration.get("data_sha256") in measured for run in gathered.trainings)
+    ]
     if trained:
         yield (
             f"{listed(trained)} {'was' if len(trained) == 1 else 'were'} trained, and the epoch chosen, on the very "
@@ -164,11 +165,12 @@ def _selection(gathered: Gathered, analyses: Sequence[Analysis]) -> Iterator[str
 
 def _compute(gathered: Gathered) -> Iterator[str]:
     """Say where methods were trained with different compute."""
-    passes: dict[str, int] = {}
+    found: dict[str, int] = {}
     for run in gathered.trainings:
         images = run.configuration.get("batch_size")
-        if run.method in gathered.methods and run.passes is not None and isinstance(images, int):
-            passes[run.method] = max(passes.get(run.method, 0), run.passes * images)
+        if run.passes is not None and isinstance(images, int):
+            found[run.method] = max(found.get(run.method, 0), run.passes * images)
+    passes = {method: found[method] for method in gathered.methods if method in found}
     if passes and max(passes.values()) > 1.01 * min(passes.values()):
         least = min(passes.values())
         each = listed(f"{m} {n / least:.3g} ×" for m, n in passes.items())

@@ -25,6 +25,8 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
+    # After the end of a row they would be taken for an option of it.
+    **{c: f"{{{c}}}" for c in "[]*"},
 }
 
 
@@ -108,8 +110,8 @@ def to_markdown(analyses: Sequence[Analysis]) -> str:
             cells = (format_cell(table.cells.get((method, v)), v, table.metric, MARKDOWN) for v in table.columns)
             lines.append([escape_markdown(method), *cells])
         rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        title = f"{escape_markdown(table.noise)}: {escape_markdown(table.metric)} against {_level(table)}"
-        blocks.append(f"## {title}\n\n{rows}\n\n{legend(table)}\n")
+        title = escape_markdown(f"{table.noise}: {table.metric} against {_level(table)}")
+        blocks.append(f"## {title}\n\n{rows}\n\n{escape_markdown(legend(table))}\n")
         if verdict := make_verdict(analysis):
             blocks.append(f"{escape_markdown(verdict.headline)}\n\n{_markdown(_summary(verdict))}\n")
         if len(analysis.comparison):
@@ -191,7 +193,7 @@ def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any
                         "rows": [{"method": method, "level": level} for method, level in found.rows],
                         "columns": list(found.columns),
                         "means": [[None if math.isnan(v) else v for v in row] for row in found.means.tolist()],
-                        "best": [found.rows[i][0] for i in found.best],
+                        "best": [None if i is None else found.rows[i][0] for i in found.best],
                     }
                     for found in analysis.mismatches
                 ],

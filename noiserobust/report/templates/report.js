@@ -26,8 +26,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const rows = [...table.tBodies[0].rows].map((row) => ({ row, ...key(row, column) }));
       rows.sort((a, b) => {
         if (column === 0) return sign * a.text.localeCompare(b.text, undefined, { numeric: true });
+        if (Number.isNaN(a.value) && Number.isNaN(b.value)) return sign * a.text.localeCompare(b.text);
         if (Number.isNaN(a.value) || Number.isNaN(b.value)) return Number.isNaN(a.value) - Number.isNaN(b.value);
-        return sign * (a.value - b.value);
+        return a.value === b.value ? 0 : sign * (a.value < b.value ? -1 : 1);
       });
       table.tBodies[0].append(...rows.map((each) => each.row));
     });
