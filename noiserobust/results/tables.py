@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from typing import Any
 
 import pandas as pd
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -22,7 +23,9 @@ def to_csv(frame: pd.DataFrame) -> str:
     for name in safe:
         if not pd.api.types.is_numeric_dtype(safe[name]):
             safe[name] = [harmless(value) for value in safe[name]]
-    text: str = safe.to_csv(index=False)
+    # A carriage return that is not quoted would begin a line of its own, and with it perhaps a formula.
+    quoted = any("\r" in value for name in safe for value in safe[name] if isinstance(value, str))
+    text: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL)
     return text
 
 
