@@ -251,6 +251,8 @@ def _trained(metadata: Mapping[str, str]) -> dict[str, Any]:
         with suppress(ValueError):  # anybody can write a weights file
             level = float(metadata.get("trained_level", "nan"))
             said |= {"level": level} if math.isfinite(level) else {}
+    if "training_sha256" in metadata:
+        said["training_sha256"] = metadata["training_sha256"]
     return {"trained": said}
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from noiserobust.report.criteria import Criteria
 from noiserobust.report.gather import Gathered
 from noiserobust.report.mismatch import Mismatch, find_mismatches
-from noiserobust.report.tables import NoiseTable, is_accuracy
+from noiserobust.report.tables import NoiseTable
 from noiserobust.results.cells import Curve, curves
 from noiserobust.results.claims import chip_table, comparison_table, tolerance_table
 from noiserobust.results.schema import CHIP_COLUMNS, COMPARISON_COLUMNS, TOLERANCE_COLUMNS
@@ -64,12 +64,12 @@ def analyse(tables: Sequence[NoiseTable], gathered: Gathered, criteria: Criteria
         InvalidValueError: if the criteria name what the results do not have.
     """
     criteria.check(tables, gathered.methods)
-    spec, baseline = criteria.specification(tables), criteria.baseline or gathered.methods[0]
-    return [_analyse(table, gathered, criteria, spec, baseline) for table in tables]
+    baseline = criteria.baseline or gathered.methods[0]
+    specs = {t.metric: criteria.specification(tables, t.metric) for t in tables}
+    return [_analyse(table, gathered, criteria, specs[table.metric], baseline) for table in tables]
 
 
 def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: float | None, baseline: str) -> Analysis:
-    spec = spec if is_accuracy(table.metric) else None
     compared = baseline in table.methods and len(table.methods) > 1
     chips = pd.DataFrame(columns=CHIP_COLUMNS)
     comparison = pd.DataFrame(columns=COMPARISON_COLUMNS)
@@ -84,7 +84,7 @@ def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: fl
         table,
         criteria.level(table),
         spec,
-        criteria.spec is not None,
+        criteria.asks(table.metric),
         baseline if compared else None,
         {method: found[method] for method in table.methods},
         chips,

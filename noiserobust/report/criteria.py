@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from noiserobust.errors import InvalidValueError, check_number, unknown_name
-from noiserobust.report.tables import CLEAN, NoiseTable, is_accuracy
+from noiserobust.report.tables import CLEAN, NoiseTable
+from noiserobust.results.schema import is_accuracy, is_milder_upwards
 from noiserobust.times import parse_time
 
 
@@ -16,10 +17,10 @@ class Criteria:
     """By what methods are judged.
 
     Args:
-        spec: the least accuracy in percent that a chip has to have; by default ``drop`` below the best method without
-            noise, rounded down to a whole percent.
+        spec: the least ``accuracy`` in percent that a chip has to have; by default, and for other accuracies, ``drop``
+            below the best method without noise, rounded down to a whole percent.
         target: the levels that count, ``"0.1"`` or ``"1d"`` for each noise that has it, ``"gaussian=0.1"`` for one; by
-            default the largest of each.
+            default the strongest of each.
         drop: what may be lost against no noise, in points of accuracy, > 0: the level at which it is lost is the
             tolerable one.
         baseline: the method that others are compared with; by default the first.
@@ -57,13 +58,21 @@ class Criteria:
             level = _level(wanted, table)
             if (not equals or noise == table.noise) and level in table.levels:
                 return level
-        return table.levels[-1] if table.levels else None
+        if not table.levels:
+            return None
+        return table.levels[0] if is_milder_upwards(table.level_name) else table.levels[-1]
 
-    def specification(self, tables: Sequence[NoiseTable]) -> float | None:
-        """Return the specification; None if nothing tells one."""
-        if self.spec is not None:
-            return float(self.spec)
-        cells = [(level, c) for t in tables if is_accuracy(t.metric) for (_, level), c in t.cells.items()]
+    def asks(self, metric: str) -> bool:
+        """Tell whether the specification of the reader is one of this metric: that of ``top5`` would be another."""
+        return self.spec is not None and metric == "accuracy"
+
+    def specification(self, tables: Sequence[NoiseTable], metric: str) -> float | None:
+        """Return the specification for a metric; None if nothing tells one."""
+        if self.asks(metric):
+            return self.spec
+        if not is_accuracy(metric):
+            return None
+        cells = [(level, c) for t in tables if t.metric == metric for (_, level), c in t.cells.items()]
         best = [c.mean for level, c in cells if level == CLEAN] or [c.mean for _, c in cells]
         return float(max(0, math.floor(max(best) - self.drop))) if best else None
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
 from noiserobust.results.sensitivity import SENSITIVITY_FILE, Sensitivity, read_sensitivity
@@ -51,12 +51,14 @@ class Gathered:
         draws: DataFrame with the columns of ``draws.csv``, in the order of the folders.
         sources: the folders, in the order given, those found below a parent by name.
         trainings: what is known of how the weights were trained.
+        strangers: trainings of the same names that were found too, but are of other weights.
         sensitivities: what is known of single layers, by folder.
     """
 
     draws: pd.DataFrame
     sources: tuple[Source, ...]
     trainings: tuple[TrainingRun, ...] = ()
+    strangers: tuple[TrainingRun, ...] = ()
     sensitivities: Mapping[Path, Sensitivity] = field(default_factory=dict)
 
     @property
@@ -81,8 +83,10 @@ def _kind(folder: Path) -> str | None:
     """Return what a folder holds: an evaluation, a training, a sensitivity, or nothing of ours."""
     if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists():
         return "evaluation"
-    manifest = folder / MANIFEST_FILE
-    kind = _read_manifest(manifest).get("kind") if manifest.is_file() else None
+    try:
+        kind = _read_manifest(folder / MANIFEST_FILE).get("kind")
+    except NoiseRobustError:  # there is none, or that of somebody else
+        return None
     return kind if kind in _KINDS else None
 
 
@@ -125,8 +129,30 @@ def gather(folders: Sequence[Path]) -> Gathered:
             f"Expected {folders[0]} to hold an evaluation beside trainings and diagnoses, but there is none"
         )
     _check_one_training(list(sources.values()))
-    runs = tuple(run for found in trainings.values() for run in found)
-    return Gathered(_join(list(sources.values())), tuple(sources.values()), runs, sensitivities)
+    runs = [run for found in trainings.values() for run in found]
+    own, others = _trainings_of(list(sources.values()), runs)
+    return Gathered(_join(list(sources.values())), tuple(sources.values()), own, others, sensitivities)
+
+
+def _trainings_of(
+    sources: Sequence[Source], runs: Sequence[TrainingRun]
+) -> tuple[tuple[TrainingRun, ...], tuple[TrainingRun, ...]]:
+    """Return the trainings of the weights, and others of the same names; weights say which theirs was."""
+    said: dict[tuple[str, int], set[str]] = {}
+    for entry in (entry for source in sources for entry in source.weights):
+        trained = entry.get("trained")
+        if isinstance(trained, dict) and isinstance(trained.get("training_sha256"), str):
+            key = str(entry.get("method")), int(entry.get("train_seed", 0))
+            said.setdefault(key, set()).add(trained["training_sha256"])
+    own: dict[tuple[str, int], TrainingRun] = {}
+    others = []
+    for run in runs:
+        key = run.method, run.train_seed
+        if key in own or (key in said and run.sha256 not in said[key]):
+            others.append(run)
+        else:
+            own[key] = run
+    return tuple(own.values()), tuple(others)
 
 
 def _find(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -23,9 +23,10 @@ from noiserobust.report.sections import (
     sensitivity_section,
     training_section,
 )
-from noiserobust.report.tables import CLEAN, TRAINING, Cell, NoiseTable, format_number, is_accuracy
+from noiserobust.report.tables import CLEAN, TRAINING, Cell, NoiseTable, format_number
 from noiserobust.report.text import format_parts
 from noiserobust.report.verdict import format_p, format_share, format_signed
+from noiserobust.results.schema import is_accuracy
 from noiserobust.stats.compare import least_p_sign_flip
 from noiserobust.stats.intervals import std_interval, test_set_std
 

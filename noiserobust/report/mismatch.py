@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiserobust.report.gather import Gathered
-from noiserobust.report.tables import NoiseTable, is_accuracy
+from noiserobust.report.tables import NoiseTable
+from noiserobust.results.schema import is_accuracy
 
 _ADD_NOISE = ("rwp", "arwp")
 
@@ -41,7 +42,8 @@ def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
         return []
     trained = trained_with(gathered)
     kinds: dict[tuple[str, str, str], dict[str, float]] = {}
-    without = {m: 0.0 for m in table.methods if "method" in trained.get(m, {}) and not _noisy(trained[m])}
+    # Others that add no noise, such as SAM, differ in more than the level.
+    without = {m: 0.0 for m in table.methods if trained.get(m, {}).get("method") == "sgd"}
     for method in table.methods:
         how = trained.get(method, {})
         if "level" in how:
@@ -85,11 +87,6 @@ def _rest(configuration: Mapping[str, Any]) -> str:
     noise = method.get("noise")
     same = {"noise": {k: v for k, v in noise.items() if k != "level"}} if isinstance(noise, dict) else {}
     return json.dumps(method | same, sort_keys=True, default=str)
-
-
-def _noisy(how: Mapping[str, Any]) -> bool:
-    """Tell whether a training added noise, at one level or, as its name alone says then, at levels of a range."""
-    return "level" in how or how["method"] in _ADD_NOISE
 
 
 def _from_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def find_notes(gathered: Gathered, analyses: Sequence[Analysis]) -> list[str]:
         *_sampled(gathered),
         *_selection(gathered, analyses),
         *_compute(gathered),
+        *_strangers(gathered),
         *_examples(gathered),
         *_same_weights(gathered.sources),
         *_clean_disagrees(gathered),
@@ -161,6 +162,13 @@ def _selection(gathered: Gathered, analyses: Sequence[Analysis]) -> Iterator[str
             "Where methods differ by their training level, the best is found by comparing on the test set: its number "
             "flatters a little, and a claim for it needs other images."
         )
+
+
+def _strangers(gathered: Gathered) -> Iterator[str]:
+    """Say which trainings that were found are of other weights."""
+    folders = [run.folder for run in gathered.strangers if run.method in gathered.methods]
+    if folders:
+        yield f"Left out, as they are of other weights than those that were evaluated: trainings in {listed(folders)}."
 
 
 def _compute(gathered: Gathered) -> Iterator[str]:

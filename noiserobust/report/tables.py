@@ -11,6 +11,7 @@ import pandas as pd
 
 from noiserobust.report.gather import Gathered, Source
 from noiserobust.results.cells import Chips, curves
+from noiserobust.results.schema import is_accuracy
 from noiserobust.results.summary import is_sampled, summarize
 from noiserobust.stats.components import variance_components
 from noiserobust.times import format_time
@@ -109,11 +110,6 @@ class NoiseTable:
         return format_time(level) if self.level_name == "t" else f"{level:.6g}"
 
 
-def is_accuracy(metric: str) -> bool:
-    """Tell whether a metric is an accuracy in percent, of which more is better."""
-    return "accuracy" in metric.lower()
-
-
 def format_number(value: float, metric: str) -> str:
     """Return a number as it is printed: accuracies with two decimals, others with four digits."""
     return f"{value:.2f}" if is_accuracy(metric) else f"{value:.4g}"
@@ -133,7 +129,8 @@ def _table(gathered: Gathered, noise: str, level_name: str, metric: str) -> Nois
     present = set(own["method"].unique())
     methods = tuple(m for m in gathered.methods if m in present)
     gaps = _gaps(own, _planned(gathered.sources, noise, level_name))
-    lent = _lent_clean(own, draws[~is_noise & (draws["metric"] == metric)])
+    alike = draws["noise"].isin(_on_the_same_data(gathered.sources, noise))
+    lent = _lent_clean(own, draws[~is_noise & alike & (draws["metric"] == metric)])
     rows = pd.concat([own, lent.assign(noise=noise, level_name=level_name)], ignore_index=True)
 
     told = rows["of_examples"] if is_sampled(rows) else rows["n_examples"]
@@ -170,6 +167,17 @@ def _components(chips: Sequence[Chips]) -> dict[str, Any]:
         return {}
     found = variance_components([c.values for c in chips])
     return {"training_std": math.sqrt(found.seed), "negative": found.negative}
+
+
+def _on_the_same_data(sources: Sequence[Source], noise: str) -> set[str]:
+    """Return the noises that were evaluated on the data of this one, as far as manifests tell."""
+    data: dict[str, set[str]] = {}
+    for source in sources:
+        found = source.configuration.get("data")
+        digest = str(found.get("sha256", "")) if isinstance(found, dict) else ""
+        for name in source.draws["noise"].unique():
+            data.setdefault(str(name), set()).add(digest)
+    return {name for name, digests in data.items() if digests == data.get(noise)}
 
 
 def _lent_clean(own: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:

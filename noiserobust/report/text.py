@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from noiserobust.report.analysis import Analysis
-from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number, is_accuracy
+from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number
 from noiserobust.report.verdict import Verdict, format_interval, format_p, format_signed, make_verdict
-from noiserobust.results.schema import SCHEMA_VERSION
+from noiserobust.results.schema import SCHEMA_VERSION, is_accuracy
 from noiserobust.results.summary import summarize
 from noiserobust.results.tables import to_records
 
@@ -173,7 +173,8 @@ def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any
     """Return all numbers, JSON-able: what cannot be estimated is null, what is infinite the text ``inf``."""
     noises = []
     for analysis in analyses:
-        verdict = make_verdict(analysis)
+        verdict, draws = make_verdict(analysis), analysis.table.draws
+        own = draws[(draws["level"] != CLEAN) | ~draws["method"].isin(analysis.table.borrowed)]
         noises.append(
             {
                 "noise": analysis.table.noise,
@@ -183,7 +184,7 @@ def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any
                 "spec": analysis.spec,
                 "baseline": analysis.baseline,
                 "headline": verdict.headline if verdict else None,
-                "summary": to_records(summarize(analysis.table.draws)),
+                "summary": to_records(summarize(own)),
                 "chips": to_records(analysis.chips),
                 "comparison": to_records(analysis.comparison),
                 "tolerance": to_records(analysis.tolerance),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from noiserobust.report.analysis import Analysis
-from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number, is_accuracy
+from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number
+from noiserobust.results.schema import is_accuracy
 from noiserobust.times import round_time
 
 
@@ -102,12 +103,12 @@ def format_signed(value: float, metric: str) -> str:
     return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
 
 
-def format_tolerable(level: float, table: NoiseTable) -> str:
-    """Return a level at which something is lost, which may be below the first or beyond the last that was evaluated."""
+def format_tolerable(level: float, table: NoiseTable, largest: float) -> str:
+    """Return a level at which something is lost, which may be below the first or beyond the largest of a method."""
     if math.isnan(level):
         return DASH
     if math.isinf(level):
-        return f"> {table.format_level(table.levels[-1])}"
+        return f"> {table.format_level(largest)}"
     if level == 0:
         return f"< {table.format_level(table.levels[0])}"
     return round_time(level) if table.level_name == "t" else f"{level:#.3g}"
@@ -124,8 +125,9 @@ def _mean(cell: Cell | None, table: NoiseTable) -> tuple[str, str, float]:
 def _tolerable(row: Mapping[str, Any] | None, table: NoiseTable) -> tuple[str, str, float]:
     if row is None or math.isnan(row["tolerable"]):
         return DASH, "" if table.has_clean else "no clean number", math.nan
-    ends = format_interval(row["tolerable_low"], row["tolerable_high"], lambda v: format_tolerable(v, table))
-    text = format_tolerable(row["tolerable"], table)
+    largest = row["largest_level"]
+    ends = format_interval(row["tolerable_low"], row["tolerable_high"], lambda v: format_tolerable(v, table, largest))
+    text = format_tolerable(row["tolerable"], table, largest)
     if row["n_seeds"] == 1:
         ends = "no interval: one weight file"
     elif row["tolerable_low"] == row["tolerable_high"]:  # both ends beyond the levels

@@ -12,7 +12,13 @@ import pandas as pd
 
 from noiserobust.errors import check_number, unknown_name
 from noiserobust.results import cells
-from noiserobust.results.schema import CHIP_COLUMNS, COMPARISON_COLUMNS, TOLERANCE_COLUMNS
+from noiserobust.results.schema import (
+    CHIP_COLUMNS,
+    COMPARISON_COLUMNS,
+    TOLERANCE_COLUMNS,
+    is_accuracy,
+    is_milder_upwards,
+)
 from noiserobust.stats.compare import Comparison, compare, holm
 from noiserobust.stats.curves import curve_area, tolerable_level
 from noiserobust.stats.tails import Chips, Estimated, draws_needed
@@ -26,7 +32,7 @@ def chip_table(draws: pd.DataFrame, spec: float, share: float = 0.05, ci_level: 
 
     Args:
         draws: DataFrame with the columns of ``draws.csv``.
-        spec: the least value that a chip has to have, of a metric of which more is better.
+        spec: the least accuracy that a chip has to have; of other metrics nothing is said.
         share: the worst chips, in (0, 1).
         ci_level: level of the intervals, in (0, 1).
 
@@ -40,6 +46,8 @@ def chip_table(draws: pd.DataFrame, spec: float, share: float = 0.05, ci_level: 
     needed = draws_needed(share, ci_level)
     rows: list[dict[str, Any]] = []
     for curve in cells.curves(draws):
+        if not is_accuracy(curve.metric):
+            continue
         for level, chips in curve.chips.items():
             if level == CLEAN:
                 continue
@@ -116,7 +124,7 @@ def tolerance_table(draws: pd.DataFrame, drop: float, ci_level: float = 0.95) ->
     """Tell at which level methods have lost so much, and their mean over levels.
 
     Args:
-        draws: DataFrame with the columns of ``draws.csv``; of metrics of which more is better.
+        draws: DataFrame with the columns of ``draws.csv``; of other metrics than accuracies nothing is said.
         drop: what may be lost against no noise, in units of the metric, > 0.
         ci_level: level of the intervals, in (0, 1).
 
@@ -130,8 +138,10 @@ def tolerance_table(draws: pd.DataFrame, drop: float, ci_level: float = 0.95) ->
     check_number("drop", drop, above=0)
     rows: list[dict[str, Any]] = []
     for curve in cells.curves(draws):
+        if not is_accuracy(curve.metric):
+            continue
         timed = curve.level_name == "t"
-        milder = curve.level_name == "bits"
+        milder = is_milder_upwards(curve.level_name)
         levels = sorted(level for level in curve.chips if level > CLEAN or not (timed or milder))
         whole = [t for t in curve.chips[levels[-1]] if all(t in curve.chips[v] for v in levels)] if levels else []
         area = tolerable = NOTHING
@@ -161,7 +171,7 @@ def tolerance_table(draws: pd.DataFrame, drop: float, ci_level: float = 0.95) ->
 
 def _possible(found: Estimated, metric: str) -> Estimated:
     """Return an interval of an accuracy without what no accuracy can be."""
-    if "accuracy" not in metric:
+    if not is_accuracy(metric):
         return found
     return Estimated(
         found.value, *(min(max(end, 0.0), 100.0) if end == end else end for end in (found.low, found.high))

@@ -133,3 +133,13 @@ TOLERANCE_COLUMNS = [
 
 GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
 """The columns that tell one row of ``summary.csv`` from another."""
+
+
+def is_accuracy(metric: str) -> bool:
+    """Tell whether a metric is an accuracy in percent, of which more is better."""
+    return "accuracy" in metric.lower()
+
+
+def is_milder_upwards(level_name: str) -> bool:
+    """Tell whether a higher level is less noise, as of numbers of bits."""
+    return level_name == "bits"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
-from noiserobust.results.schema import GROUP_COLUMNS, PRECISION_COLUMNS, SAMPLED_DTYPES, SUMMARY_COLUMNS
+from noiserobust.results.schema import GROUP_COLUMNS, PRECISION_COLUMNS, SAMPLED_DTYPES, SUMMARY_COLUMNS, is_accuracy
 from noiserobust.stats.components import noise_std, seed_std
 from noiserobust.stats.intervals import mean_interval
 from noiserobust.stats.twostage import Estimate, chips_for, estimate
@@ -107,5 +107,5 @@ def precision(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
 def estimate_sampled(draws: pd.DataFrame, ci_level: float = 0.95) -> Estimate:
     """Return mean and spread over chips of one weight file from draws that were on some of the examples."""
     population = int(draws["of_examples"].iloc[0])
-    largest = 100.0 if "accuracy" in str(draws["metric"].iloc[0]) else 0.0
+    largest = 100.0 if is_accuracy(str(draws["metric"].iloc[0])) else 0.0
     return estimate(draws["value"], draws["sampling_std"] ** 2, draws["n_examples"], population, ci_level, largest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,11 @@ class TrainingRun:
     metrics: pd.DataFrame
 
     @property
+    def sha256(self) -> str:
+        """SHA-256 of the configuration, as its weights have it."""
+        return configuration_sha256(self.configuration)
+
+    @property
     def passes(self) -> int | None:
         """Forward and backward passes of a batch; None for trainings that did not count them."""
         counted = "passes" in self.metrics and pd.notna(self.metrics["passes"].iloc[-1])
@@ -46,6 +53,11 @@ class TrainingRun:
     def seconds(self) -> float:
         """How long it took."""
         return float(self.metrics["seconds"].sum())
+
+
+def configuration_sha256(configuration: Mapping[str, Any]) -> str:
+    """Return the SHA-256 by which weights name the configuration they were trained with."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
 
 
 def read_trainings(folder: Path) -> list[TrainingRun]:

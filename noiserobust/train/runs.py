@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +29,7 @@ from noiserobust.results.files import make_folder, sha256, write_atomic, write_e
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import MANIFEST_FILE
 from noiserobust.results.store import ResultFolder
+from noiserobust.results.trainings import configuration_sha256
 from noiserobust.rng import Stream
 from noiserobust.train.checkpoint import CHECKPOINT_FILE, not_a_checkpoint, read_checkpoint, write_checkpoint
 from noiserobust.train.distributed import Ranks
@@ -115,7 +114,7 @@ def train_seeds(
         "method": config.method_label,
         "model": config.model,
         "normalize": str(normalize),
-        "training_sha256": hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest(),
+        "training_sha256": configuration_sha256(configuration),
         **_trained(config.method),
     }
     with _held(out, configuration, device, ranks, resume):

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from noiserobust.report.figures.levels import scale_levels
-from noiserobust.report.figures.style import GREY, INK, draw, look, shorten
-from noiserobust.report.tables import NoiseTable, is_accuracy
+from noiserobust.report.figures.style import GREY, INK, draw, look, name_marks, shorten
+from noiserobust.report.tables import NoiseTable
 from noiserobust.results.cells import Curve
+from noiserobust.results.schema import is_accuracy
 from noiserobust.stats.tails import Chips
 
 _SPECS = 61
@@ -72,7 +73,7 @@ def draw_chips(
         ]
         if spec is not None:
             handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), label=f"spec {spec:g}"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=1 if size[0] < 6 else 3)
+        name_marks(figure, handles, 1 if size[0] < 6 else 3)
 
     return draw(plot, size, kinds)
 
@@ -123,9 +124,7 @@ def draw_yield(
             )
             for c in curves
         ]
-        legend = figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else 5)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        name_marks(figure, handles, 2 if narrow else 5)
 
     return draw(plot, size, kinds)
 

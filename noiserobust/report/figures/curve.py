@@ -15,7 +15,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from noiserobust.report.figures.levels import scale_levels
 from noiserobust.report.figures.style import CARD, GREY, draw, look, shorten, spread
-from noiserobust.report.tables import CLEAN, NoiseTable, format_number, is_accuracy
+from noiserobust.report.tables import CLEAN, NoiseTable, format_number
+from noiserobust.results.schema import is_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

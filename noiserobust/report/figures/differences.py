@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
 from noiserobust.report.figures.levels import scale_levels
-from noiserobust.report.figures.style import INK, draw, look, shorten
-from noiserobust.report.tables import CLEAN, NoiseTable, is_accuracy
+from noiserobust.report.figures.style import INK, draw, look, name_marks, shorten
+from noiserobust.report.tables import CLEAN, NoiseTable
+from noiserobust.results.schema import is_accuracy
 
 
 def draw_differences(
@@ -64,9 +65,7 @@ def draw_differences(
         _limit(axes, comparison)
         unit = "points" if is_accuracy(table.metric) else table.metric
         axes.set_ylabel(f"difference to {shorten(baseline, 18)} ({unit})", parse_math=False)
-        legend = figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else 5)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        name_marks(figure, handles, 2 if narrow else 5)
 
     return draw(plot, size, kinds)
 

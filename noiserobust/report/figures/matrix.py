@@ -14,7 +14,7 @@ from noiserobust.report.figures.style import draw, shorten
 
 def draw_matrix(
     means: NDArray[np.float64],
-    best: Sequence[int],
+    best: Sequence[int | None],
     rows: Sequence[str],
     columns: Sequence[str],
     labels: tuple[str, str],
@@ -25,7 +25,7 @@ def draw_matrix(
 
     Args:
         means: shape ``(n_rows, n_columns)``; NaN is what is missing.
-        best: for each column its best row.
+        best: for each column its best row, None where there is none.
         rows: names of the rows.
         columns: names of the columns.
         labels: what rows and columns are.
@@ -43,7 +43,7 @@ def draw_matrix(
                 ink = "white" if value > middle + 0.2 * (np.nanmax(means) - middle) else "black"
                 weight = "bold" if best[j] == i else "normal"
                 axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=ink, fontweight=weight)
-        for j, i in enumerate(best):
+        for j, i in ((j, i) for j, i in enumerate(best) if i is not None):
             axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=1.6, edgecolor="#d55e00"))
         axes.set_xticks(range(len(columns)), labels=columns, parse_math=False)
         axes.set_yticks(range(len(rows)), labels=[shorten(r, 22) for r in rows], parse_math=False)

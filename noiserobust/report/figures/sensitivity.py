@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from noiserobust.report.figures.style import CARD, INK, RULE, draw, look, shorten
+from noiserobust.results.schema import is_accuracy
 from noiserobust.results.sensitivity import ranking
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _plot(figure: Figure, frame: pd.DataFrame, named: Sequence[str]) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     step = 0.64 / len(methods)
     cut = dashed = False
-    unit = "points" if "accuracy" in str(frame["metric"].iloc[0]) else str(frame["metric"].iloc[0])
+    unit = "points" if is_accuracy(str(frame["metric"].iloc[0])) else str(frame["metric"].iloc[0])
     for axes, condition, sign, label in zip(
         panels, ("only", "except"), (-1.0, 1.0), (f"lost, {unit}", f"gained, {unit}"), strict=True
     ):
@@ -72,7 +73,7 @@ def _plot(figure: Figure, frame: pd.DataFrame, named: Sequence[str]) -> None:
         axes.axvline(0, color=INK, linewidth=0.8, zorder=2)
         axes.grid(visible=True, axis="both", color=RULE)
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 6))
-        axes.set_xlabel(label)
+        axes.set_xlabel(label, parse_math=False)
     room = 72 * figure.get_figheight() / (len(layers) + 8)  # points a layer has
     places, names = range(len(layers)), _names(layers, 14 if narrow else 28)
     panels[0].set_yticks(places, names, fontsize=min(9, max(4.5, 0.75 * room)), parse_math=False)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.style
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -68,6 +69,13 @@ def look(methods: Sequence[str], method: str) -> tuple[str, str]:
     """Return colour and marker of a method, the same in all figures of a report."""
     index = list(methods).index(method)
     return PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+
+
+def name_marks(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """Write above a figure what its marks are; names are text, not formulas."""
+    legend = figure.legend(handles=list(handles), loc="outside upper left", ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def inline_svg(svg: bytes, prefix: str) -> str:

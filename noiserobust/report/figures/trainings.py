@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from noiserobust.report.figures.style import GREY, draw, look, shorten
+from noiserobust.report.figures.style import GREY, draw, look, name_marks, shorten
 
 LOSS, CLEAN, PERTURBED = "train_loss", "held_out_accuracy", "held_out_perturbed_accuracy"
 
@@ -51,8 +51,6 @@ def draw_trainings(
             Line2D([], [], color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), label="clean"),
             Line2D([], [], color=GREY, marker="o", linestyle="none", label="epoch kept"),
         ]
-        legend = figure.legend(handles=handles, loc="outside upper left", ncols=2 if narrow else 5)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        name_marks(figure, handles, 2 if narrow else 5)
 
     return draw(plot, size, kinds)
