@@ -62,6 +62,13 @@ def test_trainings_that_differ_by_no_more_than_their_chips_explain_have_no_sprea
     assert np.ptp(found, axis=1).max() <= np.ptp(scaled) + 1e-9
 
 
+def test_two_draws_a_seed_are_enough_for_many_seeds_to_tell_chips_from_trainings() -> None:
+    # What the mean of two chips is off looks like a spread of trainings: sqrt(9 + 9 / 2) = 3.7, were it not subtracted.
+    # And two chips deviate from their own mean by half of their variance only.
+    found, _ = populations(draws((2,) * 400, seed_std=0.0, noise_std=3.0))
+    assert np.median(found.std(axis=1)) == pytest.approx(3.0, rel=0.1)
+
+
 @pytest.mark.parametrize("number", [10, 60])
 def test_chips_unlike_any_have_the_share_of_half_a_value(number: int) -> None:
     _, unlike = populations(draws((number // 2, number // 2)))

@@ -88,7 +88,14 @@ def test_a_level_outside_0_and_1_is_refused_by_name_for_any_number_of_seeds(
             refuses()
 
 
-@pytest.mark.parametrize("rows", [[], [[]], [[1.0, 2.0], []], [[[1.0]]]], ids=str)
+@pytest.mark.parametrize("row", [[1.0, math.nan], [math.inf], ["a"], [[1.0]]], ids=str)
+def test_what_is_no_row_of_finite_numbers_is_refused(row: list[object]) -> None:
+    for refuses in (Chips, improvement):
+        with pytest.raises(nr.NoiseRobustError, match="^Expected `values`"):
+            refuses([[1.0, 2.0], row])
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[1.0, 2.0], []]], ids=str)
 def test_train_seeds_without_values_are_refused(rows: list[list[float]]) -> None:
     for refuses in (Chips, improvement):
         with pytest.raises(nr.NoiseRobustError, match="Expected `values` to have at least one value"):
@@ -269,6 +276,16 @@ def test_an_end_that_no_draw_bounds_is_nan() -> None:
     assert math.isnan(quantile([np.arange(59.0)], 0.05).low)
     assert quantile([np.arange(59.0)], 0.05).high > 2
     assert quantile([np.arange(90.0)], 0.05).low >= 0
+
+
+@pytest.mark.parametrize("sizes", [(30, 30), (20, 25, 30), (60,) * 5], ids=str)
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5, 0.9])
+def test_what_a_quantile_may_be_is_what_that_share_may_fail(sizes: tuple[int, ...], share: float) -> None:
+    # Two ways to say the same: at the ends of the quantile those of the yield are 1 - share, up to a few of 500 chips.
+    rows = chips(sizes, seed_std=0.3)
+    found = quantile(rows, share)
+    assert chip_yield(rows, found.low).low == pytest.approx(1 - share, abs=0.007)
+    assert chip_yield(rows, found.high).high == pytest.approx(1 - share, abs=0.007)
 
 
 @pytest.mark.parametrize("sizes", [(58,), (29, 29), (20, 20, 18)], ids=str)
