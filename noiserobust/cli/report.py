@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -54,6 +55,8 @@ def compare(settings: Namespace) -> None:
 
     found = compare_folders(settings.folders, settings.baseline, apart=settings.apart)
     text = write_comparison(found, settings.format)
+    for note in found.notes:
+        print(f"note: {note}", file=sys.stderr)
     if settings.out is None:
         print(text)
         return

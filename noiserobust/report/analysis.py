@@ -13,7 +13,7 @@ from noiserobust.report.mismatch import Mismatch, find_mismatches
 from noiserobust.report.tables import NoiseTable
 from noiserobust.results.cells import Curve, curves
 from noiserobust.results.claims import chip_table, comparison_table, tolerance_table
-from noiserobust.results.schema import CHIP_COLUMNS, COMPARISON_COLUMNS, TOLERANCE_COLUMNS
+from noiserobust.results.schema import CHIP_COLUMNS, COMPARISON_COLUMNS, TOLERANCE_COLUMNS, is_accuracy
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Analysis:
         curves: the chips by method, in the order of the table.
         chips: see :func:`noiserobust.results.claims.chip_table`; empty for other metrics than accuracies.
         comparison: see :func:`noiserobust.results.claims.comparison_table`; empty without a baseline.
+        best: the method with the highest mean at the target; None for other metrics, and without a target.
+        against_best: others minus the best at the target, as ``comparison``.
         tolerance: see :func:`noiserobust.results.claims.tolerance_table`; empty for other metrics than accuracies.
         mismatches: training levels by test levels, if methods differ in them.
     """
@@ -42,6 +44,8 @@ class Analysis:
     chips: pd.DataFrame
     comparison: pd.DataFrame
     tolerance: pd.DataFrame
+    best: str | None
+    against_best: pd.DataFrame
     mismatches: tuple[Mismatch, ...]
 
     def chip_row(self, method: str, level: float) -> Mapping[str, object] | None:
@@ -80,9 +84,15 @@ def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: fl
     if compared:
         comparison = _ordered(comparison_table(table.draws, baseline), table)
     found = {curve.method: curve for curve in curves(table.draws)}
+    target = criteria.level(table)
+    best, against_best = None, pd.DataFrame(columns=COMPARISON_COLUMNS)
+    means = {m: table.cells[m, target].mean for m in table.methods if target is not None and (m, target) in table.cells}
+    if means and is_accuracy(table.metric):
+        best = max(means, key=lambda method: means[method])
+        against_best = _ordered(comparison_table(table.draws[table.draws["level"] == target], best), table)
     return Analysis(
         table,
-        criteria.level(table),
+        target,
         spec,
         criteria.asks(table.metric),
         baseline if compared else None,
@@ -90,6 +100,8 @@ def _analyse(table: NoiseTable, gathered: Gathered, criteria: Criteria, spec: fl
         chips,
         comparison,
         tolerance,
+        best,
+        against_best,
         tuple(find_mismatches(table, gathered)),
     )
 

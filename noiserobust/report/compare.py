@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,14 +14,29 @@ from noiserobust.errors import InvalidValueError
 from noiserobust.report.analysis import Analysis, analyse
 from noiserobust.report.criteria import Criteria
 from noiserobust.report.gather import Gathered, gather
+from noiserobust.report.notes import find_notes
 from noiserobust.report.tables import make_tables
 from noiserobust.report.text import differences, explained, latex_rows, markdown_rows
+from noiserobust.report.words import listed
 from noiserobust.results.schema import SAMPLED_DTYPES
 from noiserobust.results.store import with_sampling
 from noiserobust.results.tables import to_csv, to_records
 
 
-def compare_folders(folders: Sequence[Path], baseline: str | None = None, *, apart: bool = False) -> list[Analysis]:
+@dataclass(frozen=True)
+class Compared:
+    """Methods against one of them.
+
+    Attributes:
+        analyses: one a noise and metric that the baseline has too.
+        notes: what to know before believing them.
+    """
+
+    analyses: tuple[Analysis, ...]
+    notes: tuple[str, ...]
+
+
+def compare_folders(folders: Sequence[Path], baseline: str | None = None, *, apart: bool = False) -> Compared:
     """Compare the methods in result folders with one of them, paired by train seed and chip.
 
     Args:
@@ -38,22 +54,30 @@ def compare_folders(folders: Sequence[Path], baseline: str | None = None, *, apa
             f"Expected two methods or more to compare, but got {' and '.join(gathered.methods)} alone; evaluate under "
             "names of their own (--method), or take each folder for one (--apart)"
         )
-    found = [a for a in analyse(make_tables(gathered), gathered, Criteria(baseline=baseline)) if len(a.comparison)]
+    everything = analyse(make_tables(gathered), gathered, Criteria(baseline=baseline))
+    found = [a for a in everything if len(a.comparison)]
     if not found:
         raise InvalidValueError(
             f"Expected methods that were evaluated under the same noise as {baseline or gathered.methods[0]}, "
             "but there is none"
         )
-    return found
+    notes = find_notes(gathered, everything)
+    if alone := [a.table.noise for a in everything if not len(a.comparison)]:
+        base = baseline or gathered.methods[0]
+        notes.append(
+            f"Nothing is compared under {listed(dict.fromkeys(alone))}: {base} was not evaluated there, or alone."
+        )
+    return Compared(tuple(found), tuple(notes))
 
 
-def write_comparison(analyses: Sequence[Analysis], kind: str) -> str:
+def write_comparison(compared: Compared, kind: str) -> str:
     """Return comparisons as text.
 
     Args:
-        analyses: of :func:`compare_folders`.
+        compared: of :func:`compare_folders`.
         kind: ``"text"``, ``"markdown"``, ``"latex"``, ``"csv"`` or ``"json"``.
     """
+    analyses = compared.analyses
     frame = pd.concat([a.comparison for a in analyses])
     if kind == "csv":
         return to_csv(frame).rstrip("\n")
@@ -74,6 +98,12 @@ def write_comparison(analyses: Sequence[Analysis], kind: str) -> str:
     return "\n\n".join(blocks)
 
 
+def _without_weights(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
+    configuration = (manifest or {}).get("configuration")
+    kept = {k: v for k, v in configuration.items() if k != "weights"} if isinstance(configuration, dict) else {}
+    return {**(manifest or {}), "configuration": kept}
+
+
 def _apart(folders: Sequence[Path]) -> Gathered:
     folders = list({folder.resolve(): folder for folder in folders}.values())  # named twice it is no second method
     parts = [gather([folder]) for folder in folders]
@@ -85,6 +115,6 @@ def _apart(folders: Sequence[Path]) -> Gathered:
         label = part.draws["method"].map(lambda m, n=name: f"{n}: {m}") if several else name
         frames.append(part.draws.assign(method=label))
     # What the manifests say of weights goes by other names than these.
-    sources = tuple(replace(s, manifest={}) for part in parts for s in part.sources)
+    sources = tuple(replace(s, manifest=_without_weights(s.manifest)) for part in parts for s in part.sources)
     draws = pd.concat(frames, ignore_index=True)
     return Gathered(with_sampling(draws) if set(SAMPLED_DTYPES) <= set(draws) else draws, sources)

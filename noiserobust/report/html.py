@@ -14,18 +14,17 @@ from markupsafe import Markup
 
 from noiserobust.report.analysis import Analysis
 from noiserobust.report.gather import Gathered
-from noiserobust.report.notes import listed, plural
 from noiserobust.report.sections import (
     Figures,
     file_names,
-    interval_of,
     noise_section,
     sensitivity_section,
     training_section,
 )
 from noiserobust.report.tables import CLEAN, TRAINING, Cell, NoiseTable, format_number
 from noiserobust.report.text import format_parts
-from noiserobust.report.verdict import format_p, format_share, format_signed
+from noiserobust.report.verdict import format_p, format_share, format_signed, interval_of
+from noiserobust.report.words import listed, plural
 from noiserobust.results.schema import is_accuracy
 from noiserobust.stats.compare import least_p_sign_flip
 from noiserobust.stats.intervals import std_interval, test_set_std

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from noiserobust.report.analysis import Analysis
 from noiserobust.report.gather import Gathered, Source
 from noiserobust.report.tables import CLEAN, TRAINING, Gap, NoiseTable, format_number
+from noiserobust.report.words import listed
 from noiserobust.results.summary import is_sampled, precision
 
 # What may differ between folders without making their numbers incomparable.
@@ -36,27 +37,6 @@ def find_notes(gathered: Gathered, analyses: Sequence[Analysis]) -> list[str]:
         *_settings(gathered.sources),
         *_manifests(gathered.sources),
     ]
-
-
-def listed(items: Iterable[object], limit: int = 12) -> str:
-    """Return items as an enumeration, the tail of a long one counted.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    names = [str(i) for i in items]
-    if len(names) > limit:
-        names = [*names[:limit], f"{len(names) - limit} more"]
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def plural(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> plural(1, "draw"), plural(3, "draw")
-    ('1 draw', '3 draws')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _seeds(draws: pd.DataFrame) -> Iterator[str]:

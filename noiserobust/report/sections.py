@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from noiserobust.report.analysis import Analysis
-from noiserobust.report.figures.chips import draw_chips, draw_yield
+from noiserobust.report.figures.chips import draw_chips, draw_yield, profiles_of
 from noiserobust.report.figures.curve import describe, draw_curve
 from noiserobust.report.figures.differences import draw_differences
 from noiserobust.report.figures.matrix import draw_matrix
@@ -22,7 +22,7 @@ from noiserobust.report.gather import Gathered
 from noiserobust.report.mismatch import Mismatch
 from noiserobust.report.strips import draw_strip, scale_of
 from noiserobust.report.text import format_parts, legend
-from noiserobust.report.verdict import format_interval, format_share, make_verdict
+from noiserobust.report.verdict import format_share, make_verdict
 from noiserobust.results.cells import Curve
 from noiserobust.results.sensitivity import Sensitivity, ranking
 
@@ -96,6 +96,7 @@ def noise_section(
         figures.save(f"{name}-chips", lambda **how: draw_chips(shown, target, analysis.spec, methods, at, **how))
     if target is not None and shown and analysis.spec is not None:
         spec = analysis.spec
+        profiles = profiles_of(shown, target, spec)
         rows = analysis.chips.dropna(subset=["yield"])
         yields = {
             (str(r["method"]), float(r["level"])): (r["yield"], r["yield_low"], r["yield_high"])
@@ -105,7 +106,7 @@ def noise_section(
         at = f"{table.level_name} = {table.format_level(target)}"
         section["yield"] = figures.add(
             f"{name}-yield",
-            lambda **how: draw_yield(shown, target, spec, table, yields, methods, **how),
+            lambda **how: draw_yield(profiles, target, spec, table, yields, methods, **how),
             f"Share of chips that reach what is asked for. At {at} and {spec:g}%: {', '.join(said)}.",
             narrow=(NARROW[0], 5.6),
         )
@@ -269,8 +270,3 @@ def _widths(analysis: Analysis, level: float) -> list[int]:
     cells = [c for (_, at), c in table.cells.items() if at == level]
     printed = [[p or "—" for p in format_parts(c, level, table.metric)] for c in cells]
     return [max(map(len, column)) for column in zip(*printed, strict=True)]
-
-
-def interval_of(row: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:
-    """Return the interval of a column as text."""
-    return format_interval(row[f"{name}_low"], row[f"{name}_high"], write)

@@ -24,6 +24,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "−": "-",
+    "—": "--",
     **{c: f"\\{c}" for c in "&%$#_{}"},
     # After the end of a row they would be taken for an option of it.
     **{c: f"{{{c}}}" for c in "[]*"},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from noiserobust.report.analysis import Analysis
 from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number
+from noiserobust.report.words import listed
 from noiserobust.results.schema import is_accuracy
 from noiserobust.times import round_time
 
@@ -38,6 +40,9 @@ class Verdict:
 
 DASH = "—"
 
+ALPHA = 0.05
+"""What p, after Holm, has to be below for a difference to be shown."""
+
 
 def make_verdict(analysis: Analysis) -> Verdict | None:
     """Return the summary; None if there is no level with noise."""
@@ -47,8 +52,8 @@ def make_verdict(analysis: Analysis) -> Verdict | None:
     at = f"{table.level_name} = {table.format_level(target)}"
     columns = {"Clean": "without noise"} if table.has_clean else {}
     columns |= {f"At {at}": "95% interval"}
-    if not analysis.tolerance.empty:
-        columns["Tolerable"] = f"{table.level_name} for −{analysis.tolerance['drop'].iloc[0]:g} points"
+    if analysis.tolerance["tolerable"].notna().any():
+        columns["Tolerable"] = f"{table.level_name}, −{analysis.tolerance['drop'].iloc[0]:g} from own clean"
     if not analysis.chips.empty and analysis.chips["yield"].notna().any():
         columns["Yield"] = f"chips ≥ {analysis.spec:g}% at {table.format_level(target)}"
     if analysis.baseline is not None:
@@ -61,8 +66,8 @@ def make_verdict(analysis: Analysis) -> Verdict | None:
             "Clean": _mean(table.cells.get((method, CLEAN)), table),
             f"At {at}": _mean(table.cells.get((method, target)), table),
             "Tolerable": _tolerable(analysis.tolerance_row(method), table),
-            "Yield": _yield(analysis.chip_row(method, target)),
-            "Difference": _difference(analysis, method, target),
+            "Yield": _marked(_yield(analysis.chip_row(method, target)), table.cells.get((method, target))),
+            "Difference": _marked(_difference(analysis, method, target), table.cells.get((method, target))),
         }
         lines.append(Line(method, {name: cells[name] for name in columns}))
     return Verdict(_headline(analysis, target, at), columns, tuple(lines))
@@ -73,6 +78,11 @@ def format_interval(low: float, high: float, write: Any) -> str:
     if math.isnan(low) and math.isnan(high):
         return DASH
     return f"{DASH if math.isnan(low) else write(low)} to {DASH if math.isnan(high) else write(high)}"
+
+
+def interval_of(row: Mapping[str, Any], name: str, write: Callable[[float], str]) -> str:
+    """Return the interval of a column as text."""
+    return format_interval(row[f"{name}_low"], row[f"{name}_high"], write)
 
 
 def format_share(share: float) -> str:
@@ -128,7 +138,10 @@ def _tolerable(row: Mapping[str, Any] | None, table: NoiseTable) -> tuple[str, s
     largest = row["largest_level"]
     ends = format_interval(row["tolerable_low"], row["tolerable_high"], lambda v: format_tolerable(v, table, largest))
     text = format_tolerable(row["tolerable"], table, largest)
-    if row["n_seeds"] == 1:
+    files = max(c.n_seeds for (m, _), c in table.cells.items() if m == row["method"])
+    if row["n_seeds"] < files:
+        ends = f"of {row['n_seeds']} of {files} weight files: {ends}"
+    elif files == 1:
         ends = "no interval: one weight file"
     elif row["tolerable_low"] == row["tolerable_high"]:  # both ends beyond the levels
         ends = ""
@@ -148,9 +161,16 @@ def _difference(analysis: Analysis, method: str, level: float) -> tuple[str, str
         return ("baseline" if method == analysis.baseline else DASH), "", math.nan
     metric = analysis.table.metric
     if math.isnan(row["difference"]):
-        return DASH, "no common train seed", math.nan
+        return DASH, "no common train seed" if row["n_seeds"] == 0 else "not estimable", math.nan
     ends = format_interval(row["difference_low"], row["difference_high"], lambda v: format_signed(v, metric))
-    return format_signed(row["difference"], metric), ends + _over(row), row["difference"]
+    chance = ", n.s." if row["over"] == "train seeds" and row["p_holm"] >= ALPHA else ""
+    return format_signed(row["difference"], metric), ends + chance + _over(row), row["difference"]
+
+
+def _marked(part: tuple[str, str, float], cell: Cell | None) -> tuple[str, str, float]:
+    """Return what stands in a cell with the mark of missing draws, if it rests on such."""
+    text, below, value = part
+    return (text if cell is None or cell.complete or math.isnan(value) else f"{text}†"), below, value
 
 
 def _over(row: Mapping[str, Any]) -> str:
@@ -159,50 +179,51 @@ def _over(row: Mapping[str, Any]) -> str:
 
 def _headline(analysis: Analysis, target: float, at: str) -> str:
     table, metric = analysis.table, analysis.table.metric
-    unit = "%" if is_accuracy(metric) else ""
     under = f"On {table.noise} at {at}" if table.level_name == "t" else f"Under {table.noise} noise of {at}"
     cells = {m: table.cells[m, target] for m in table.methods if (m, target) in table.cells}
     if not cells:
         return f"{under} there is no number."
-    if not is_accuracy(metric):
+    if analysis.best is None:
         said = [f"{m} {format_number(c.mean, metric)}" for m, c in cells.items()]
         return f"{under} the {metric} is: {'; '.join(said)}."
-    best = max(cells, key=lambda m: cells[m].mean)
-    mean = format_number(cells[best].mean, metric) + unit
-    if len(cells) == 1 or analysis.baseline is None:
+    best = analysis.best
+    mean = f"{format_number(cells[best].mean, metric)}%"
+    good = _said_of_yield(analysis, best, target)
+    if len(cells) == 1:
         clean = table.cells.get((best, CLEAN))
         against = f" of {format_number(clean.mean, metric)}% without noise" if clean else ""
-        who = best if len(cells) == 1 else f"{best} is highest and"
-        return f"{under} {who} keeps {mean}{against}.{_said_of_yield(analysis, best, target)}"
-    if best == analysis.baseline:
-        rows: list[Any] = [analysis.comparison_row(m, target) for m in cells if m != best]
-        # What chips of one training each show is said of those two weight files, and not of the methods.
-        seeds = [row for row in rows if row is not None and row["over"] == "train seeds"]
-        if not seeds:
-            return (
-                f"{under} no method is above {best}, which keeps {mean}; one training each, or none in common, does "
-                f"not tell which method is better.{_said_of_yield(analysis, best, target)}"
-            )
-        behind = sum(1 for row in seeds if row["difference_high"] < 0 and row["p_holm"] < 0.05)
-        return (
-            f"{under} no method is above {best}, which keeps {mean}; {behind} of {len(rows)} "
-            f"{'is' if behind == 1 else 'are'} shown to be below it.{_said_of_yield(analysis, best, target)}"
-        )
-    row: Any = analysis.comparison_row(best, target)
-    text = f"{under} {best} keeps the most, {mean}"
-    if row is None or math.isnan(row["difference"]):
-        return f"{text}; it shares no train seed with {analysis.baseline}, so they are not compared."
-    signed = format_signed(row["difference"], metric)
-    ends = format_interval(row["difference_low"], row["difference_high"], lambda v: format_signed(v, metric))
-    text += f": {signed} points against {analysis.baseline} ({ends}"
-    if row["over"] == "chips":
-        return f"{text}, over chips of these two weight files: one training each does not tell which method is better)."
-    if math.isnan(row["p_holm"]):
-        return f"{text})."
-    shown = row["p_holm"] < 0.05
-    text += f"; p = {format_p(row['p_holm'])})" if not format_p(row["p_holm"]).startswith("<") else "; p < 0.001)"
-    more = "" if shown else ", which may be chance"
-    return f"{text}{more}.{_said_of_yield(analysis, best, target)}"
+        return f"{under} {best} keeps {mean}{against}.{good}"
+    return f"{under} {best} has the highest mean, {mean}{_against_baseline(analysis, target)}. {_rank(analysis)}{good}"
+
+
+def _against_baseline(analysis: Analysis, target: float) -> str:
+    """Say how far the best is from the baseline, if that is known of the methods and not of two weight files alone."""
+    row: Any = None if analysis.best is None else analysis.comparison_row(analysis.best, target)
+    if row is None or math.isnan(row["difference_low"]) or row["over"] != "train seeds" or row["difference"] <= 0:
+        return ""
+    ends = format_interval(row["difference_low"], row["difference_high"], partial(format_signed, metric=row["metric"]))
+    return (
+        f": {format_signed(row['difference'], row['metric'])} points against {analysis.baseline} (95% interval {ends})"
+    )
+
+
+def _rank(analysis: Analysis) -> str:
+    """Say which methods the best is shown to be above."""
+    rows = analysis.against_best
+    tested = rows[(rows["over"] == "train seeds") & rows["p_holm"].notna()]
+    shown = tested[(tested["p_holm"] < ALPHA) & (tested["difference"] < 0)]["method"]
+    open_ = tested[~tested["method"].isin(shown)]["method"]
+    untold = rows[~rows["method"].isin(tested["method"])]["method"]
+    parts = [f"It is shown to be above {listed(shown, 6)}"] if len(shown) else []
+    if len(open_):
+        parts.append(f"{'not' if parts else 'It is not shown to be'} above {listed(open_, 6)}")
+    how = " (paired over train seeds, Holm, 5%)" if parts else ""
+    said = f"{', and '.join(parts)}{how}." if parts else ""
+    if len(untold):
+        few = rows[rows["method"].isin(untold)]["n_seeds"].max() < 2
+        why = ": there are no two train seeds in common" if few else ""
+        said += f"{' ' if said else ''}Whether it is above {listed(untold, 6)} cannot be told{why}."
+    return said
 
 
 def _said_of_yield(analysis: Analysis, method: str, target: float) -> str:

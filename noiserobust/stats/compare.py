@@ -13,7 +13,7 @@ from scipy import stats
 
 from noiserobust.errors import InvalidValueError
 from noiserobust.stats.intervals import mean_interval
-from noiserobust.stats.tails import Estimated, improvement
+from noiserobust.stats.tails import Estimated, as_values, improvement
 
 _EXACT = 15
 """Up to so many differences all changes of sign are counted, 2^14 of them; beyond as many are drawn."""
@@ -46,19 +46,18 @@ class Comparison:
 def compare(a: Sequence[ArrayLike], b: Sequence[ArrayLike], level: float = 0.95) -> Comparison:
     """Compare two methods.
 
+    Differences that are all the same, and not 0, have no interval and no p of a t-test.
+
     Args:
         a: for each train seed the values of the draws of one method.
         b: of the other: the same train seeds and the same chips in the same order.
         level: confidence level in (0, 1).
 
     Raises:
-        InvalidValueError: if train seeds or numbers of chips differ.
+        InvalidValueError: if train seeds or numbers of chips differ, or values are none or not finite.
     """
-    differences = [
-        np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
-        for x, y in zip(a, b, strict=False)
-        if np.shape(x) == np.shape(y)
-    ]
+    pairs = [(as_values(x), as_values(y)) for x, y in zip(a, b, strict=False)]
+    differences = [x - y for x, y in pairs if x.shape == y.shape]
     if not differences or len(differences) != len(a) or len(a) != len(b):
         raise InvalidValueError(
             "Expected `a` and `b` to have the same train seeds and chips, but got "
@@ -67,8 +66,11 @@ def compare(a: Sequence[ArrayLike], b: Sequence[ArrayLike], level: float = 0.95)
     seeds = len(differences) > 1
     improved = improvement(differences, level)  # refuses a train seed without draws
     units = np.array([d.mean() for d in differences]) if seeds else differences[0]
+    mean, ends = float(units.mean()), mean_interval(units, level)
+    if mean and _all_equal(units):
+        ends = float("nan"), float("nan")  # no spread to judge by: accuracies come in steps
     return Comparison(
-        Estimated(float(units.mean()), *mean_interval(units, level)),
+        Estimated(mean, *ends),
         _t_test(units),
         sign_flip(units),
         least_p_sign_flip(units.size),
@@ -137,10 +139,15 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
+def _all_equal(values: NDArray[np.float64]) -> bool:
+    """Tell whether values differ by rounding at most."""
+    return bool(np.ptp(values) <= 1e-9 * np.abs(values).max())
+
+
 def _t_test(values: NDArray[np.float64]) -> float:
     if values.size < 2:
         return float("nan")
     mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(values.size)
-    if error == 0:  # SciPy would warn, as it does of values that differ by rounding
-        return 1.0 if mean == 0 else 0.0
+    if _all_equal(values):
+        return float("nan") if mean else 1.0
     return float(2 * stats.t.sf(abs(mean) / error, values.size - 1))

@@ -272,10 +272,29 @@ def check_share(share: float) -> float:
 
 
 def _rows(values: Sequence[ArrayLike]) -> list[Array]:
-    rows = [np.asarray(v, dtype=np.float64) for v in values]
-    if not rows or any(row.ndim != 1 or not row.size for row in rows):
+    rows = [as_values(v) for v in values]
+    if not rows:
         raise InvalidValueError("Expected `values` to have at least one value for each train seed, but got none")
     return rows
+
+
+def as_values(values: ArrayLike) -> Array:
+    """Return the values of the draws of a train seed, shape ``(n_draws,)``.
+
+    Raises:
+        InvalidValueError: if there are none, or some are no finite numbers.
+    """
+    try:
+        row = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"Expected `values` of a train seed to be numbers, but got {values!r}") from None
+    if not row.size:
+        raise InvalidValueError("Expected `values` to have at least one value for each train seed, but got none")
+    if row.ndim != 1:
+        raise InvalidValueError(f"Expected `values` to be a sequence for each train seed, but got shape {row.shape}")
+    if not np.isfinite(row).all():
+        raise InvalidValueError("Expected `values` to be finite numbers, but got others")
+    return row
 
 
 def _around(value: float, low: float, high: float) -> Estimated:

@@ -114,14 +114,17 @@ def test_no_chip_or_every_chip_is_good(value: float, share: float) -> None:
     assert found["quantile"] == found["worst"] == value
 
 
-def test_intervals_of_accuracies_end_where_accuracies_do_and_others_do_not() -> None:
+def test_intervals_of_accuracies_end_where_accuracies_do() -> None:
     rows = [np.linspace(99.0, 100.0, 80) - 20 * m for m in (0, 1)]
-    frames = [framed({("sgd", 0.1): rows}, metric=metric) for metric in ("accuracy", "score")]
-    accuracy, score = (cell(chip_table(frame, 80.0, 0.9)) for frame in frames)
+    accuracy = cell(chip_table(framed({("sgd", 0.1): rows}), 80.0, 0.9))
     assert accuracy["quantile_high"] == 100.0
-    assert score["quantile_high"] > 100.0
-    assert score["cvar_low"] < 0.0
     assert accuracy["cvar_low"] == 0.0
+
+
+def test_of_metrics_of_which_less_may_be_better_nothing_is_claimed() -> None:
+    loss = framed({("sgd", 0.0): [np.ones(1)] * 2, ("sgd", 0.1): [np.ones(80)] * 2}, metric="loss")
+    assert chip_table(loss, 0.5).empty
+    assert tolerance_table(loss, 0.5).empty
 
 
 def test_draws_on_some_of_the_examples_tell_no_shares_of_chips() -> None:

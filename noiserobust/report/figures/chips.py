@@ -3,20 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 from noiserobust.report.figures.levels import scale_levels
 from noiserobust.report.figures.style import GREY, INK, draw, look, name_marks, shorten
 from noiserobust.report.tables import NoiseTable
 from noiserobust.results.cells import Curve
 from noiserobust.results.schema import is_accuracy
-from noiserobust.stats.tails import Chips
+from noiserobust.stats.tails import performance_profile
 
 _SPECS = 61
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Shares of chips that reach what is asked for, at one level.
+
+    Attributes:
+        specs: what is asked for, ascending.
+        shares: by method the share that reaches each, and the ends of its interval.
+    """
+
+    specs: NDArray[np.float64]
+    shares: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+
+
+def profiles_of(curves: Sequence[Curve], level: float, spec: float) -> Profiles:
+    """Return the profiles of methods over the range of their chips.
+
+    Args:
+        curves: one a method, each with chips at the level.
+        level: the level.
+        spec: a specification that the range is to contain.
+    """
+    values = {curve.method: [c.values for c in curve.chips[level].values()] for curve in curves}
+    everything = np.concatenate([v for rows in values.values() for v in rows])
+    low, high = min(everything.min(), spec), max(everything.max(), spec)
+    room = 0.04 * (high - low) or 0.5
+    specs = np.linspace(low - room, high + room, _SPECS)
+    return Profiles(specs, {method: performance_profile(rows, specs) for method, rows in values.items()})
 
 
 def draw_chips(
@@ -79,7 +110,7 @@ def draw_chips(
 
 
 def draw_yield(
-    curves: Sequence[Curve],
+    profiles: Profiles,
     level: float,
     spec: float,
     table: NoiseTable,
@@ -91,8 +122,8 @@ def draw_yield(
     """Return the yield curves: against what is asked for at one level, and against the level for one specification.
 
     Args:
-        curves: one a method, each with chips at the level.
-        level: the level of the first.
+        profiles: the first.
+        level: at which they are.
         spec: the specification of the second.
         table: what the levels are called.
         yields: share and interval by method and level, for the second.
@@ -105,12 +136,13 @@ def draw_yield(
     def plot(figure: Figure) -> None:
         left, right = figure.subplots(2, 1) if narrow else figure.subplots(1, 2)
         unit = "%" if is_accuracy(table.metric) else ""
-        _profiles(left, curves, level, spec, methods)
+        _plot_profiles(left, profiles, spec, methods)
+        left.set_xlabel(f"{table.metric} ({unit}) that is asked for" if unit else table.metric, parse_math=False)
         left.set_title(f"at {table.level_name} = {table.format_level(level)}", parse_math=False)
-        for curve in curves:
-            color, marker = look(methods, curve.method)
-            levels = [v for v in table.levels if (curve.method, v) in yields]
-            share, low, high = 100 * np.array([yields[curve.method, v] for v in levels]).T
+        for method in profiles.shares:
+            color, marker = look(methods, method)
+            levels = [v for v in table.levels if (method, v) in yields]
+            share, low, high = 100 * np.array([yields[method, v] for v in levels]).T
             right.plot(levels, share, color=color, marker=marker, markersize=4.5)
             right.fill_between(levels, low, high, color=color, alpha=0.13, linewidth=0)
         scale_levels(right, table, narrow=narrow)
@@ -119,31 +151,19 @@ def draw_yield(
             axes.set_ylim(-3, 103)
             axes.set_ylabel("yield, % of chips")
         handles = [
-            Line2D(
-                [], [], color=look(methods, c.method)[0], marker=look(methods, c.method)[1], label=shorten(c.method, 24)
-            )
-            for c in curves
+            Line2D([], [], color=look(methods, m)[0], marker=look(methods, m)[1], label=shorten(m, 24))
+            for m in profiles.shares
         ]
         name_marks(figure, handles, 2 if narrow else 5)
 
     return draw(plot, size, kinds)
 
 
-def _profiles(axes: Axes, curves: Sequence[Curve], level: float, spec: float, methods: Sequence[str]) -> None:
+def _plot_profiles(axes: Axes, profiles: Profiles, spec: float, methods: Sequence[str]) -> None:
     """Draw the share of chips that reach each value, with its interval."""
-    everything = np.concatenate([chips.values for c in curves for chips in c.chips[level].values()])
-    low, high = min(everything.min(), spec), max(everything.max(), spec)
-    room = 0.04 * (high - low) or 0.5
-    specs = np.linspace(low - room, high + room, _SPECS)
-    for curve in curves:
-        color, _ = look(methods, curve.method)
-        chips = Chips([c.values for c in curve.chips[level].values()])
-        found = [chips.chip_yield(float(s)) for s in specs]
-        axes.plot(specs, [100 * f.value for f in found], color=color)
-        axes.fill_between(
-            specs, [100 * f.low for f in found], [100 * f.high for f in found], color=color, alpha=0.13, linewidth=0
-        )
+    for method, (share, low, high) in profiles.shares.items():
+        color, _ = look(methods, method)
+        axes.plot(profiles.specs, 100 * share, color=color)
+        axes.fill_between(profiles.specs, 100 * low, 100 * high, color=color, alpha=0.13, linewidth=0)
     axes.axvline(spec, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    axes.set_xlim(specs[0], specs[-1])
-    metric = curves[0].metric
-    axes.set_xlabel(f"{metric} (%) that is asked for" if is_accuracy(metric) else metric, parse_math=False)
+    axes.set_xlim(profiles.specs[0], profiles.specs[-1])
