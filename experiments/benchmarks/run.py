@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from devices import devices
 from engine import engine, executors
+from report import report
 from timing import medians, show
 from torch import nn
-from report import report
 from training import training
 
 import noiserobust as nr
