@@ -91,7 +91,7 @@ def test_a_level_outside_0_and_1_is_refused_by_name_for_any_number_of_seeds(
 @pytest.mark.parametrize("row", [[1.0, math.nan], [math.inf], ["a"], [[1.0]]], ids=str)
 def test_what_is_no_row_of_finite_numbers_is_refused(row: list[object]) -> None:
     for refuses in (Chips, improvement):
-        with pytest.raises(nr.NoiseRobustError, match="^Expected `values`"):
+        with pytest.raises(nr.NoiseRobustError, match=r"^Expected `values`"):
             refuses([[1.0, 2.0], row])
 
 
