@@ -84,11 +84,11 @@ def _scores() -> Array:
     return _generator(2).permuted(np.tile(even, (POPULATIONS, 1)), axis=1)
 
 
-@lru_cache(maxsize=64)
-def _picks(number: int) -> tuple[NDArray[np.intp], Array]:
+@lru_cache(maxsize=16)
+def _picks(number: int) -> tuple[NDArray[np.int32], Array]:
     """Return for each population which of so many values its chips have, and the share of those not drawn."""
     generator = _generator(3, number)
-    picked = np.empty((POPULATIONS, CHIPS), dtype=np.intp)
+    picked = np.empty((POPULATIONS, CHIPS), dtype=np.int32)
     unlike = np.empty(POPULATIONS)
     for i in range(POPULATIONS):
         ends = np.cumsum(generator.standard_exponential(number))

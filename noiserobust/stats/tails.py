@@ -209,7 +209,8 @@ class Chips:
 
         Returns:
             The mean, and its interval if there are several train seeds, with the same exceptions as that of
-            :meth:`quantile`. NaN if there are fewer draws than :func:`draws_needed`.
+            :meth:`quantile`. NaN if there are fewer draws than :func:`draws_needed`. Of chips unlike any that was drawn
+            nothing enters: with a few in a hundred that are broken it is too high.
 
         Source: R. T. Rockafellar and S. Uryasev, "Conditional value-at-risk for general loss distributions", J. Bank.
         Finance 26 (2002).
@@ -367,8 +368,8 @@ def _order_interval(values: Array, share: float, level: float) -> tuple[float, f
     The quantile is below the r-th smallest of n values with probability P(X < r), X binomial of n and ``share``;
     between neighbours it is interpolated on the normal scale. An end that no value bounds is NaN.
 
-    Source: T. P. Hettmansperger and S. J. Sheather, "Confidence intervals based on interpolated order statistics",
-    Statist. Probab. Lett. 4 (1986); there for the median.
+    Source: after J. Nyblom, "Note on interpolated order statistics", Statist. Probab. Lett. 14 (1992), who interpolates
+    otherwise.
     """
     below = stats.norm.ppf(stats.binom.cdf(np.arange(values.size), values.size, share))
     wanted = [float(stats.norm.ppf(p)) for p in ((1 - level) / 2, (1 + level) / 2)]
