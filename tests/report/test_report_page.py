@@ -2,143 +2,214 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_folders import PCM, make_folder, make_rows
+from report_folders import PCM, analyses_of, make_folder, make_rows
+from report_pages import files_of, page_of
 
 from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
 from noiserobust.report import Report, write_report
 from noiserobust.report.figures.curve import describe, draw_curve
 from noiserobust.report.figures.levels import time_ticks
-from noiserobust.report.figures.style import inline_svg, spread
+from noiserobust.report.figures.style import inline_svg, look, spread
 from noiserobust.report.gather import gather
+from noiserobust.report.sections import file_names
 from noiserobust.report.tables import make_tables
+from noiserobust.report.verdict import format_p, format_share, format_signed
 from noiserobust.results.summary import summarize
 
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Tags, attributes and the text of a page; fails on tags that are not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if self._open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def page_of(report: Report) -> Page:
-    return Page(report.html.read_text(encoding="utf-8"))
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+SPREADS = ("mean", "noise_std", "seed_std")
+PARTS = ("", "-chips", "-yield", "-differences")
+NOISES = ("gaussian", "pcm-nandakumar-2019")
+ATTRIBUTES_THAT_LOAD = ("src", "href", "xlink:href", "data", "action", "formaction", "srcset", "poster", "background")
 
 
 @pytest.fixture(scope="module")
-def full(tmp_path_factory) -> Report:
-    """A report of two noises, one of them drift."""
-    base = tmp_path_factory.mktemp("full")
-    make_folder(
-        base / "runs" / "g", list(make_rows(["SGD", "SAM"], [0, 1, 2], "gaussian", "sigma", (0.0, 0.1, 0.2), 3))
-    )
-    make_folder(base / "runs" / "p", list(make_rows(["SGD", "SAM"], [0, 1, 2], *PCM, 3)))
-    return write_report([base / "runs"], base / "out")
+def small(tmp_path_factory) -> Path:
+    """A folder of one method, of which a report is made quickly."""
+    rows = list(make_rows(["SGD"], [0, 1], "gaussian", "sigma", (0.1,), 2))
+    return make_folder(tmp_path_factory.mktemp("small") / "results", rows)
+
+
+@pytest.fixture(scope="module")
+def written(small) -> dict[str, bytes]:
+    """What the report of the small folder is made of."""
+    return files_of(write_report([small], small.parent / "report").html.parent)
+
+
+def leave(files: dict[str, bytes], out: Path) -> None:
+    """Leave an older report in a folder."""
+    for name, content in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+
+
+def runs_of(report: Report) -> Path:
+    return report.html.parent.parent / "runs"
 
 
 def test_the_files_are_those_named(full):
     out = full.html.parent
     named = [full.html, *full.tables, *full.figures]
-    assert sorted(str(p.relative_to(out)) for p in named) == sorted(files_of(out)) == [
-        "figures/gaussian.png", "figures/gaussian.svg",
-        "figures/pcm-nandakumar-2019.png", "figures/pcm-nandakumar-2019.svg",
-        "report.html", "summary.csv", "summary.md", "summary.tex",
-    ]  # fmt: skip
+    drawn = {f"figures/{n}{part}.{kind}" for n in NOISES for part in PARTS for kind in ("pdf", "png", "svg")}
+    assert sorted(str(p.relative_to(out)) for p in named) == sorted(files_of(out))
+    assert {str(p.relative_to(out)) for p in named} == drawn | {
+        "report.html", "summary.csv", "summary.md", "summary.tex", "summary.json",
+        "chips.csv", "comparison.csv", "tolerance.csv",
+    }  # fmt: skip
+
+
+def test_the_files_of_a_rich_report_are_those_named(rich):
+    out = rich.html.parent
+    named = {str(p.relative_to(out)) for p in (rich.html, *rich.tables, *rich.figures)}
+    parts = {f"{n}{part}" for n in NOISES for part in (*PARTS, "-training-levels")} | {"sensitivity", "trainings"}
+    assert named == set(files_of(out))
+    assert {n for n in named if n.startswith("figures")} == {
+        f"figures/{part}.{kind}" for part in parts for kind in ("pdf", "png", "svg")
+    }
+
+
+def test_a_single_method_has_no_differences(written):
+    assert "comparison.csv" not in written
+    assert {n for n in written if n.endswith(".svg")} == {
+        "figures/gaussian.svg", "figures/gaussian-chips.svg", "figures/gaussian-yield.svg"
+    }  # fmt: skip
 
 
 def test_summary_csv_is_the_summary_of_all_draws(full):
-    draws = gather([full.html.parent.parent / "runs"]).draws
+    draws = gather([runs_of(full)]).draws
     read = pd.read_csv(full.html.parent / "summary.csv")
     pd.testing.assert_frame_equal(read, summarize(draws), check_dtype=False)
 
 
-def test_the_page_loads_nothing_and_runs_nothing(full):
-    page = page_of(full)
+@pytest.mark.parametrize("name", ["full", "rich"])
+def test_the_page_loads_nothing_and_runs_our_script_alone(name, request):
+    report = request.getfixturevalue(name)
+    page, text = page_of(report), report.html.read_text(encoding="utf-8")
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "img", "base", "form", "image"}
+    assert not names & {"link", "iframe", "frame", "object", "embed", "img", "base", "form", "image", "audio", "video"}
     for tag, attributes in page.tags:
         assert not [a for a in attributes if a.startswith("on")]
-        for attribute in ("src", "href", "xlink:href", "data", "action", "srcset"):
+        for attribute in ATTRIBUTES_THAT_LOAD:
             assert (attributes.get(attribute) or "#").startswith("#"), (tag, attributes)
-    text = full.html.read_text()
     assert "@import" not in text
     assert re.findall(r"url\((?!#)", text) == []
-    assert "http" not in text
+    assert re.findall(r"https?:|//[a-z]", text.replace(page.scripts[0], "")) == []
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import|eval|Function|innerHTML)\b", page.scripts[0])
+
+    # One script of ours, and the policy allows that one and nothing else.
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
+    assert len(page.scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    (policy,) = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert sorted(policy.split("; ")) == [
+        "base-uri 'none'",
+        "default-src 'none'",
+        "form-action 'none'",
+        f"script-src 'sha256-{digest}'",
+        "style-src 'unsafe-inline'",
+    ]
+    assert text.index("Content-Security-Policy") < text.index("<style") < text.index("<script")
 
 
-def test_ids_are_unique_and_references_lead_somewhere(full):
-    page = page_of(full)
+def test_the_policy_stands_before_whatever_names_say(rich):
+    text = rich.html.read_text(encoding="utf-8")
+    assert text.index("Content-Security-Policy") < text.index("<title>")
+
+
+@pytest.mark.parametrize("name", ["full", "rich"])
+def test_ids_are_unique_and_references_lead_somewhere(name, request):
+    report = request.getfixturevalue(name)
+    page = page_of(report)
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
-    text = full.html.read_text()
+    text = report.html.read_text(encoding="utf-8")
     wanted = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
-    wanted |= {v for _, a in page.tags for k, v in a.items() if k in ("aria-labelledby", "aria-describedby")}
+    wanted |= {v for _, a in page.tags for k, v in a.items() if k in ("aria-labelledby", "aria-describedby", "for")}
     assert wanted
     assert wanted <= set(ids)
 
 
-def test_tables_have_scopes_and_figures_have_words(full):
-    page = page_of(full)
+def test_sections_regions_and_strips_are_named(rich):
+    tags = page_of(rich).tags
+    assert all(a.get("aria-labelledby") for tag, a in tags if tag == "section")
+    regions = [a for _, a in tags if a.get("role") == "region"]
+    assert len(regions) == sum(tag == "table" for tag, _ in tags)
+    assert all(a["aria-label"] and a["tabindex"] == "0" for a in regions)
+    strips = [a for tag, a in tags if tag == "svg" and a.get("class") == "strip"]
+    # Five methods at two levels and at four times.
+    assert len(strips) == 30
+    assert all(re.fullmatch(r"12 chips from -?\d\S* to -?\d\S*", a["aria-label"]) for a in strips)
+    # Whatever else is drawn has its words on the element around it.
+    assert all(a.get("aria-hidden") == "true" for tag, a in tags if tag == "svg" and a.get("class") != "strip")
+
+
+def test_tables_have_scopes_and_figures_have_words(rich):
+    page = page_of(rich)
     heads = [a for tag, a in page.tags if tag == "th"]
     assert heads
     assert all(a.get("scope") in ("row", "col", "colgroup") for a in heads)
-    plots = [a for tag, a in page.tags if tag == "div" and "plot" in (a.get("class") or "")]
-    assert len(plots) == 4  # two noises, wide and narrow
-    (table,) = [t for t in make_tables(gather([full.html.parent.parent / "runs"])) if t.noise == "gaussian"]
+    plots = [a for tag, a in page.tags if tag == "div" and "plot" in (a.get("class") or "").split()]
+    # Curve, yield and differences of two noises, layers and trainings; each for a page and for a telephone.
+    assert len(plots) == 2 * (3 * 2 + 2)
+    assert all(a["role"] == "img" and a["aria-label"] for a in plots)
+    assert [a["class"] for a in plots] == ["plot wide", "plot narrow"] * 8
+    results = runs_of(rich).parent / "results"
+    (table,) = [t for t in make_tables(gather([results])) if t.noise == "gaussian"]
     mean = f"{table.cells['SAM', 0.2].mean:.2f}"
-    assert plots[0]["role"] == "img"
     assert f"SAM: {table.cells['SAM', 0.0].mean:.2f} without noise, {mean} at 0.2" in plots[0]["aria-label"]
+    said = [a["aria-label"] for a in plots]
+    assert any("Share of chips that reach what is asked for. At sigma = 0.2 and 75%: SGD" in s for s in said)
+    assert any("Share of chips that reach what is asked for. At t = 1 d and 75%: SGD" in s for s in said)
+    assert any(s.startswith("Layers by what is gained when they are digital. First SGD: layer0.conv0") for s in said)
+    assert any(s.startswith("Training loss and held-out accuracy by epoch of SGD, SAM, RWP-0.1") for s in said)
 
 
-def test_the_page_holds_every_number_of_the_tables(full):
-    text = page_of(full).text.replace("\xa0", " ")
-    for table in make_tables(gather([full.html.parent.parent / "runs"])):
-        for (_, level), cell in table.cells.items():
-            parts = [cell.mean, cell.seed_std] if level == 0 else [cell.mean, cell.noise_std, cell.seed_std]
-            assert " ± ".join(f"{p:.2f}" for p in parts) in text
-            assert f"{cell.low:.2f} to {cell.high:.2f}" in text
+def test_sortable_heads_count_their_columns(rich):
+    """The script takes the cell of a row by the number on the head."""
+    for table in re.findall(r"<table class=\"[^\"]*sortable.*?</table>", rich.html.read_text("utf-8"), flags=re.DOTALL):
+        places = [int(n) for n in re.findall(r'data-sort="(\d+)"', table.partition("<tbody>")[0])]
+        rows = re.findall(r"<tr>.*?</tr>", table.partition("<tbody>")[2], flags=re.DOTALL)
+        counts = {len(re.findall(r"<t[dh][ >]", row)) for row in rows}
+        assert len(counts) == 1, "rows of unlike length"
+        assert len(places) == len(set(places))
+        # Strips of chips cannot be sorted, all else can.
+        assert sorted(places) == [n for n in range(counts.pop()) if not (n == 1 and "strips" in table)]
+
+
+@pytest.mark.parametrize("name", ["full", "rich"])
+def test_the_page_holds_every_number_of_the_tables(name, request):
+    report = request.getfixturevalue(name)
+    text = page_of(report).text.replace("\xa0", " ")
+    out = report.html.parent
+    for row in pd.read_csv(out / "summary.csv").to_dict("records"):
+        parts = [row["mean"], row["seed_std"]] if row["level"] == 0 else [row[k] for k in SPREADS]
+        assert " ± ".join(f"{p:.2f}" for p in parts) in text
+        assert f"{row['ci_low']:.2f} to {row['ci_high']:.2f}" in text
+    for row in pd.read_csv(out / "chips.csv").to_dict("records"):
+        assert (
+            f"{format_share(row['yield'])} {format_share(row['yield_low'])} to {format_share(row['yield_high'])}"
+            in text
+        )
+        assert f"{row['worst']:.2f} of {row['n_seeds'] * row['n_draws']}" in text
+    for row in pd.read_csv(out / "comparison.csv").to_dict("records"):
+        if row["level"] > 0:
+            ends = [format_signed(row[f"difference{end}"], "accuracy") for end in ("", "_low", "_high")]
+            assert "{} {} to {} {}".format(*ends, format_p(row["p_holm"])) in text
+            ends = [format_share(row[f"improvement{end}"]) for end in ("", "_low", "_high")]
+            assert "{} {} to {}".format(*ends) in text
 
 
 def test_the_page_says_what_was_run_and_what_the_numbers_mean(full):
@@ -153,6 +224,9 @@ def test_the_page_says_what_was_run_and_what_the_numbers_mean(full):
         "resnet20",
         "sha-of-SAM-1.safetensors",
         "2.10.0",
+        "Fewer than 59 draws, of all weight files of a method together, cannot bound it",
+        "The level at which the mean has fallen by 5 points against no noise",
+        "With 3 train seeds it cannot go below 0.25",
     ):
         assert said in text
     assert "not estimable" not in text
@@ -186,118 +260,130 @@ def test_one_weight_file_has_no_band_and_says_so(tmp_path):
     assert "0.00" not in text.replace("\xa0", " ").split("What the numbers mean")[0]
 
 
-def test_missing_draws_and_manifests_are_said_on_the_page(tmp_path):
-    rows = list(make_rows(["SGD", "SAM"], [0, 1], "gaussian", "sigma", (0.1, 0.2), 3))
-    folder = make_folder(tmp_path / "cut", rows[:-1], finish=False)
-    (folder / "manifest.json").unlink()
-    text = page_of(write_report([folder], tmp_path / "out")).text
-    assert "has 2 of 3 draws at sigma = 0.2" in text
-    assert "No manifest, so settings and versions are unknown" in text
-    assert "†" in text
-
-
-def test_untrusted_names_stay_text(tmp_path):
-    evil = "<script>alert(1)</script>\"'&$x_{"
-    rows = list(make_rows([evil, "日本語"], [0, 1], "../../<b>noise", "sigma", (0.0, 0.1), 2))
-    configuration = {"note": "<img src=x onerror=alert(2)>"}
-    report = write_report([make_folder(tmp_path / "evil", rows, configuration=configuration)], tmp_path / "out")
-    page = page_of(report)
-    assert not {"script", "img", "b"} & {tag for tag, _ in page.tags}
-    assert evil in page.text
-    assert "<img src=x onerror=alert(2)>" in page.text
-    assert "<script" not in (report.html.parent / "figures" / "gaussian.svg").read_text()
-    assert all(p.parent == tmp_path / "out" / "figures" for p in report.figures)
-    assert {p.name for p in report.figures} == {"b-noise.png", "b-noise.svg"}
-
-
 def test_noises_whose_names_look_alike_get_files_of_their_own(tmp_path):
-    for i, noise in enumerate(("a b", "a/b", "A-B")):
-        make_folder(tmp_path / "runs" / str(i), list(make_rows(["SGD"], [0], noise, "sigma", (0.1,), 2)))
-    report = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert {p.stem.casefold() for p in report.figures} == {"a-b", "a-b-2", "a-b-3"}
-    assert len({p.name.casefold() for p in report.figures}) == 6
+    for i, noise in enumerate(("a b", "a/b", "A-B", "..", "con")):
+        make_folder(tmp_path / str(i), list(make_rows(["SGD"], [0], noise, "sigma", (0.1,), 2)))
+    names = file_names(analyses_of(gather([tmp_path])))
+    assert names == ["a-b", "a-b-2", "A-B-3", "noise", "con"]
 
 
-def test_a_rerun_gives_the_same_bytes(gaussian, tmp_path):
-    write_report([gaussian], tmp_path / "a")
-    write_report([gaussian], tmp_path / "b")
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+def test_metrics_of_one_noise_get_files_of_their_own(tmp_path):
+    rows = list(make_rows(["SGD"], [0], "g", "sigma", (0.1,), 2))
+    rows += [{**r, "metric": "loss"} for r in rows]
+    names = file_names(analyses_of(gather([make_folder(tmp_path / "two", rows)])))
+    assert names == ["g-sigma-accuracy", "g-sigma-loss"]
 
 
-def test_the_users_matplotlib_settings_neither_count_nor_change(gaussian, tmp_path):
+def test_a_rerun_gives_the_same_bytes(small, written, tmp_path):
+    write_report([small], tmp_path / "again")
+    assert files_of(tmp_path / "again") == written
+
+
+def test_the_users_matplotlib_settings_neither_count_nor_change(small, written, tmp_path):
     import matplotlib
 
-    write_report([gaussian], tmp_path / "a")
     with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "text.usetex": True}):
         before = dict(matplotlib.rcParams)
-        write_report([gaussian], tmp_path / "b")
+        write_report([small], tmp_path / "b")
         assert dict(matplotlib.rcParams) == before
-    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert files_of(tmp_path / "b") == written
 
 
-@pytest.mark.parametrize("fails_at", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_report_untouched(gaussian, tmp_path, monkeypatch, fails_at):
-    out = tmp_path / "out"
-    write_report([gaussian], out)
-    before = files_of(out)
-    other = make_folder(tmp_path / "new", list(make_rows(["RWP"], [0, 1], "gaussian", "sigma", (0.1,), 2)))
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> list[object]:
+    """Have the disk be full at one call, the first or a later one; return the calls."""
+    calls: list[object] = []
+    owner, real = (os, os.fsync) if call == "fsync" else (Path, Path.replace)
 
-    calls = []
-
-    def full(*args):
-        calls.append(args)
-        if fails_at == "replace" or len(calls) == 4:  # in the middle of writing, or at the first rename
+    def full_disk(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
 
-    monkeypatch.setattr(*((os, "fsync") if fails_at == "fsync" else (Path, "replace")), full)
+    monkeypatch.setattr(owner, call, full_disk)
+    return calls
+
+
+@pytest.mark.parametrize(("call", "number"), [("fsync", 9), ("replace", 1)])
+def test_a_full_disk_leaves_the_old_report_untouched(small, written, tmp_path, monkeypatch, call, number):
+    out = tmp_path / "out"
+    leave({**written, "report.html": b"old", "summary.csv": b"old"}, out)
+    before = files_of(out)
+    calls = fail_at(monkeypatch, call, number)
     with pytest.raises(OutputError, match="No space left on device"):
-        write_report([other], out)
-    assert calls
+        write_report([small], out)
+    assert len(calls) == number
     assert files_of(out) == before
 
 
-def test_a_figure_that_fails_leaves_the_old_report_untouched(gaussian, tmp_path, monkeypatch):
+def test_a_figure_that_fails_leaves_the_old_report_untouched(small, written, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    write_report([gaussian], out)
+    leave({**written, "report.html": b"old"}, out)
     before = files_of(out)
 
     def fail(*args, **kwargs):
         raise RuntimeError("no figure")
 
-    monkeypatch.setattr("noiserobust.report.sections.draw_curve", fail)
+    monkeypatch.setattr("noiserobust.report.sections.draw_yield", fail)
     with pytest.raises(RuntimeError, match="no figure"):
-        write_report([gaussian], out)
+        write_report([small], out)
     assert files_of(out) == before
 
 
-def test_an_out_that_cannot_be_a_folder_is_refused(gaussian, tmp_path):
+def test_what_an_older_report_alone_had_is_removed_and_nothing_else(small, written, tmp_path):
+    """Left behind it would pass for a part of the new one."""
+    out = tmp_path / "out"
+    named = ["comparison.csv", "figures/old-noise.svg", "../beside.csv", "/tmp/absent.csv", "figures/../mine.csv", 7]
+    old = {**written, "comparison.csv": b"old", "figures/old-noise.svg": b"old", "mine.csv": b"mine", "a.txt": b"mine"}
+    leave({**old, "summary.json": json.dumps({"files": named}).encode(), "../beside.csv": b"mine"}, out)
+    with pytest.MonkeyPatch.context() as patch:
+        fail_at(patch, "replace", 1)
+        with pytest.raises(OutputError):
+            write_report([small], out)
+    assert (out / "comparison.csv").read_bytes() == b"old"
+    named.remove(7)
+    (out / "summary.json").write_text(json.dumps({"files": named}))
+    write_report([small], out)
+    assert files_of(out) == {**written, "mine.csv": b"mine", "a.txt": b"mine"}
+    assert (tmp_path / "beside.csv").read_bytes() == b"mine"
+
+
+def test_an_out_that_cannot_be_a_folder_is_refused(small, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match=r"^Expected to be able to write"):
-        write_report([gaussian], tmp_path / "file")
+        write_report([small], tmp_path / "file")
 
 
-def test_bad_input_writes_nothing(tmp_path):
+def test_bad_input_writes_nothing(small, tmp_path):
     with pytest.raises(MissingFileError):
         write_report([tmp_path / "none"], tmp_path / "out")
+    for wrong in ({"spec": 101}, {"target": ["7"]}, {"baseline": "none"}, {"drop": 0}):
+        with pytest.raises(InvalidValueError, match=r"^Expected `"):
+            write_report([small], tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
 
 
-def test_out_may_be_the_result_folder_itself_but_not_another_one(gaussian, tmp_path):
+def test_out_may_be_the_result_folder_itself_but_not_another_one(small, tmp_path):
     other = make_folder(tmp_path / "other", list(make_rows(["RWP"], [0, 1], "gaussian", "sigma", (0.1,), 2)))
     with pytest.raises(InvalidValueError, match="for the report alone"):
-        write_report([gaussian, other], other)
+        write_report([small, other], other)
     summary = (other / "summary.csv").read_bytes()
     write_report([other], other)
     assert (other / "summary.csv").read_bytes() == summary
 
 
-def test_svg_files_are_sound_and_name_no_date(full):
+def test_figures_are_sound_and_name_no_date(full):
     for path in full.figures:
+        content = path.read_bytes()
         if path.suffix == ".svg":
-            ElementTree.fromstring(path.read_bytes())
-            assert b"<metadata" not in path.read_bytes()
+            ElementTree.fromstring(content)
+            assert b"<metadata" not in content
+        elif path.suffix == ".png":
+            assert content.startswith(b"\x89PNG")
+            assert b"tEXtSoftware" not in content
         else:
-            assert path.read_bytes().startswith(b"\x89PNG")
+            assert content.startswith(b"%PDF-")
+            assert not re.search(rb"/(CreationDate|Creator|Producer)", content)
 
 
 def test_inline_svg_takes_the_colours_of_the_page(gaussian):
@@ -331,20 +417,30 @@ def test_labels_are_spread_inside_the_axes(at):
     assert [at[i] for i in sorted(range(len(at)), key=lambda i: placed[i])] == sorted(at)
 
 
-def test_many_methods_and_odd_shapes_are_drawn(tmp_path):
+def test_many_methods_are_drawn_and_told_apart(tmp_path):
     rows = list(make_rows([f"method {i:02}" for i in range(14)], [0], "gaussian", "sigma", (0.1,), 1))
-    rows += list(make_rows(["only clean"], [0], "pcm", "t", (0.0,), 1))
+    (table,) = make_tables(gather([make_folder(tmp_path / "many", rows)]))
+    svg = draw_curve(table, table.methods, (8.6, 4.3))["svg"].decode()
+    assert all(f"method {i:02}" in svg for i in range(14))
+    looks = [look(table.methods, m) for m in table.methods]
+    assert len(set(looks)) == 14
+
+
+def test_a_noise_without_a_noisy_level_has_a_table_and_no_verdict(tmp_path):
+    rows = list(make_rows(["only clean"], [0], "pcm", "t", (0.0,), 1))
     report = write_report([make_folder(tmp_path / "odd", rows)], tmp_path / "out")
-    assert "method 13" in (report.html.parent / "figures" / "gaussian.svg").read_text()
-    assert "only clean" in report.figures[3].read_text()
+    page = page_of(report)
+    assert "only clean" in (report.html.parent / "figures" / "pcm.svg").read_text()
+    assert not [a for _, a in page.tags if a.get("class") in ("headline", "panels", "chips sortable")]
+    assert f"{rows[0]['value']:.2f}" in page.text
 
 
-def test_the_report_needs_no_torch(gaussian, tmp_path):
+def test_the_report_needs_no_torch(small, tmp_path):
     code = (
         "import sys\n"
         "from noiserobust.report import write_report\n"
         "assert not {'matplotlib', 'pandas'} & set(sys.modules)\n"
-        f"print(write_report([{str(gaussian)!r}], {str(tmp_path / 'out')!r}).html)\n"
+        f"print(write_report([{str(small)!r}], {str(tmp_path / 'out')!r}).html)\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -178,16 +179,38 @@ def test_latex_escapes_names_and_balances(tmp_path):
 
 
 def test_markdown_escapes_names(tmp_path):
-    rows = list(make_rows(["a|b <i>_x_</i>"], [0, 1], "gaussian", "sigma", (0.1,), 2))
+    odd, plain = "a|b <i>_x_</i>", "plain"
+    rows = list(make_rows([odd, plain], [0, 1], "g_|_", "sigma", (0.1,), 2))
     text = to_markdown(analyses_of(gather([make_folder(tmp_path / "odd", rows)])))
-    (row,) = [line for line in text.splitlines() if "a\\|b" in line]
-    assert "<" not in row.replace(r"\<", "")
-    assert row.replace(r"\|", "").count("|") == 3
+    cells = {line.count("|") for line in text.splitlines() if line.startswith("| plain |")}
+    ours = [line for line in text.splitlines() if line.startswith("| a\\|b \\<i\\>\\_x\\_\\</i\\> |")]
+    assert len(ours) == 2  # the levels, the summary; it is the baseline of the differences
+    assert {line.replace("\\|", "").count("|") for line in ours} <= cells
+    assert "<" not in text.replace("\\<", "")
+    assert "## g\\_\\|\\_: accuracy against sigma" in text
+
+
+def test_markdown_escapes_what_stands_around_the_tables(tmp_path):
+    evil = "<b>|x"
+    make_folder(tmp_path / "g", list(make_rows([evil], [0, 1], "gaussian", "sigma", (0.0, 0.1), 2)))
+    make_folder(tmp_path / "p", list(make_rows([evil], [0, 1], "pcm", "<u>", (0.2,), 2)))
+    text = to_markdown(analyses_of(gather([tmp_path])))
+    assert "The clean numbers of \\<b\\>\\|x were measured with another noise" in text
+    assert "<" not in text.replace("\\<", "")
 
 
 @pytest.mark.parametrize("sign", list("&%$#_{}~^\\<>|"))
 def test_every_special_sign_is_escaped_for_latex(sign):
     assert escape_latex(f"a{sign}b").startswith("a\\")
+
+
+@pytest.mark.parametrize("sign", "[]*")
+def test_no_name_is_an_option_of_the_row_before(tmp_path, sign):
+    """Behind the end of a row a bracket opens the space below it, and a star belongs to the command."""
+    rows = list(make_rows([f"{sign}1ex]"], [0, 1], "gaussian", "sigma", (0.1,), 2))
+    text = to_latex(analyses_of(gather([make_folder(tmp_path / "odd", rows)])))
+    assert not re.search(r"(rule|\\\\)\s*[\[*]", text)
+    assert f"\n{{{sign}}}1ex{{]}} & " in text
 
 
 def test_other_metrics_get_a_table_of_their_own(tmp_path):
@@ -251,7 +274,6 @@ def test_a_missing_clean_number_and_a_missing_cell_are_said(tmp_path):
     rows += make_rows(["SAM"], [0, 1], "gaussian", "sigma", (0.1,), 2)
     folder = make_folder(tmp_path / "a", rows, configuration={"levels": []})
     gathered = gather([folder])
-    tables = make_tables(gathered)
     assert "SAM, train seed 0 (SAM-0.safetensors) has no clean number" in " ".join(
         find_notes(gathered, analyses_of(gathered))
     )
