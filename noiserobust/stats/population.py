@@ -61,9 +61,11 @@ def populations(values: Sequence[ArrayLike]) -> tuple[Array, Array]:
     centre = means.mean() + normal * np.sqrt(between / len(rows))
     spread = np.sqrt(np.maximum(between - within / chips * np.mean(1 / sizes), 0.0))
     picked, unlike = _picks(residuals.size)
-    deviations = residuals[picked]
-    deviations -= deviations.mean(axis=1, keepdims=True)  # how far the mean may be off is in the centre already
-    return centre[:, None] + spread[:, None] * _scores() + deviations, unlike
+    found = residuals[picked]
+    # How far the mean may be off is in the centre already.
+    found += (centre - found.mean(axis=1))[:, None]
+    found += spread[:, None] * _scores()
+    return found, unlike
 
 
 def _generator(*key: int) -> np.random.Generator:
