@@ -43,8 +43,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("resnt20", ["resnet18", "resnet20"])
     "; did you mean 'resnet20'?"
     """
-    near = difflib.get_close_matches(name.lower(), [k for k in known if isinstance(k, str)], n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    names = {k.lower(): k for k in known if isinstance(k, str)}
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> InvalidValueError:

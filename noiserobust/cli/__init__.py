@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         kept = (
             ""
-            if list(sys.argv[1:] if argv is None else argv)[:1] == ["profiles"]
+            if list(sys.argv[1:] if argv is None else argv)[:1] in (["profiles"], ["report"], ["compare"])
             else "; what is finished is kept, the same command goes on from there"
         )
         print(f"noiserobust: interrupted{kept}", file=sys.stderr)

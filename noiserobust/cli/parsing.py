@@ -29,6 +29,8 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     """
     arguments = _with_known_dashes(arguments, parser)
     for before, path in pairwise(arguments):
+        if before.startswith("--") and path == "":
+            raise InvalidValueError(f"Expected `{before}` to be followed by a value, but got ''")
         if before == "--config":
             _check_config(Path(path))
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from noiserobust.errors import check_choice
+from noiserobust.errors import InvalidValueError, check_choice
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
@@ -50,6 +50,10 @@ def add_compare(parser: ArgumentParser) -> None:
 def compare(settings: Namespace) -> None:
     """Run it."""
     check_choice("format", settings.format, FORMATS)
+    from noiserobust.report.gather import kind_of
+
+    if settings.out is not None and (settings.out.is_dir() or kind_of(settings.out.parent)):
+        raise InvalidValueError(f"Expected `out` to be a file outside of results, but got {settings.out}")
     from noiserobust.report.compare import compare_folders, write_comparison
     from noiserobust.results.files import write_atomic
 
@@ -60,5 +64,5 @@ def compare(settings: Namespace) -> None:
     if settings.out is None:
         print(text)
         return
-    write_atomic(settings.out, text + "\n")
+    write_atomic(settings.out.resolve(), text + "\n")
     print(settings.out)

@@ -51,6 +51,14 @@ class Criteria:
                     f"Expected `target` to be a level that was evaluated ({known}), but got {wanted}"
                 )
 
+        for table in tables:
+            meant = {_level(w, table) for w in self.target if "=" not in w} & set(table.levels)
+            if len(meant) > 1:
+                raise InvalidValueError(
+                    f"Expected `target` to be one level for each noise, but got {' and '.join(self.target)} for "
+                    f"{table.noise}"
+                )
+
     def level(self, table: NoiseTable) -> float | None:
         """Return the level of a noise that counts; None if it has no level with noise."""
         for wanted in sorted(self.target, key=lambda text: "=" not in text):  # what is said of one noise comes first

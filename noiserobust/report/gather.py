@@ -13,7 +13,7 @@ import pandas as pd
 
 from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustError
 from noiserobust.results.files import read_json
-from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES
+from noiserobust.results.schema import DRAW_KEY, DRAWS_FILE, MANIFEST_FILE, SAMPLED_DTYPES, is_accuracy
 from noiserobust.results.sensitivity import SENSITIVITY_FILE, Sensitivity, read_sensitivity
 from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows, with_sampling
 from noiserobust.results.summary import is_sampled
@@ -40,7 +40,8 @@ class Source:
     def weights(self) -> list[Mapping[str, Any]]:
         """The manifest's entries on weight files, in the order in which they were asked for."""
         entries = self.configuration.get("weights")
-        return [w for w in entries if isinstance(w, dict)] if isinstance(entries, list) else []
+        known = [w for w in entries if isinstance(w, dict)] if isinstance(entries, list) else []
+        return [w for w in known if isinstance(w.get("method", ""), str) and isinstance(w.get("train_seed", 0), int)]
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Gathered:
 
 def is_result_folder(folder: Path) -> bool:
     """Tell whether a folder holds the results of an evaluation, finished or interrupted."""
-    return _kind(folder) == "evaluation"
+    return kind_of(folder) == "evaluation"
 
 
-def _kind(folder: Path) -> str | None:
+def kind_of(folder: Path) -> str | None:
     """Return what a folder holds: an evaluation, a training, a sensitivity, or nothing of ours."""
     if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists():
         return "evaluation"
@@ -157,7 +158,7 @@ def _trainings_of(
 
 def _find(folder: Path) -> Iterator[tuple[Path, str]]:
     for path, names, _ in os.walk(folder):
-        kind = _kind(Path(path))
+        kind = kind_of(Path(path))
         # In place: os.walk then visits by name and skips .git and the like, and what a diagnosis was made of.
         names[:] = [] if kind == "sensitivity" else sorted(n for n in names if not n.startswith("."))
         if kind:
@@ -165,10 +166,16 @@ def _find(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _read(folder: Path) -> Source:
-    draws = as_frame(read_rows(folder))
+    try:
+        draws = as_frame(read_rows(folder))
+    except OverflowError:
+        raise InvalidValueError(f"Expected the draws of {folder} to have numbers of 64 bits, but got others") from None
     numbers = draws[["level", "value"]].to_numpy()
     if not np.isfinite(numbers).all() or (draws["level"] < 0).any():
         raise InvalidValueError(f"Expected the draws of {folder} to have finite values and levels >= 0, but got others")
+    shares = draws["value"][[is_accuracy(str(metric)) for metric in draws["metric"]]]
+    if ((shares < 0) | (shares > 100)).any():
+        raise InvalidValueError(f"Expected accuracies of {folder} to be percentages, but got {shares.abs().max():g}")
     path = folder / MANIFEST_FILE
     return Source(folder, draws, _read_manifest(path) if path.exists() else None)
 
@@ -198,12 +205,10 @@ def _check_one_training(sources: Sequence[Source]) -> None:
 
 def _hashes(source: Source) -> dict[tuple[str, int, str], str]:
     """Return the hashes of the weights, as far as the manifest knows them, by method, train seed and label."""
-    configuration = (source.manifest or {}).get("configuration")
-    listed = configuration.get("weights") if isinstance(configuration, dict) else None
     known = {}
-    for entry in listed if isinstance(listed, list) else []:
-        if isinstance(entry, dict) and {"method", "train_seed", "sha256"} <= set(entry):
-            label = entry.get("file", f"model{entry['train_seed']}")
+    for entry in source.weights:
+        if {"method", "train_seed", "sha256"} <= set(entry):
+            label = str(entry.get("file", f"model{entry['train_seed']}"))
             known[(entry["method"], entry["train_seed"], label)] = str(entry["sha256"])
     return known
 

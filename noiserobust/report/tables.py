@@ -232,4 +232,4 @@ def _gaps(own: pd.DataFrame, planned: tuple[set[float], int | None]) -> list[Gap
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noiserobust.errors import InvalidValueError, NoiseRobustError
+from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError
 from noiserobust.results.files import make_folder, read_json, replacing, write_errors
 
 NUMBERS_FILE = "summary.json"
@@ -59,7 +59,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
 
     from noiserobust.report.analysis import analyse
     from noiserobust.report.criteria import Criteria
-    from noiserobust.report.gather import gather, is_result_folder
+    from noiserobust.report.gather import gather, is_result_folder, kind_of
     from noiserobust.report.html import render_html
     from noiserobust.report.notes import find_notes
     from noiserobust.report.tables import make_tables
@@ -67,10 +67,13 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     from noiserobust.results.summary import summarize
     from noiserobust.results.tables import to_csv
 
-    gathered = gather([Path(f) for f in folders])
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"Expected to be able to write {out}, but got: it is a file")
+    gathered = gather([Path(f) for f in folders])
     # A result folder has a summary.csv of its own; ours is the same only if nothing else is joined to it.
-    if is_result_folder(out) and [s.folder.resolve() for s in gathered.sources] != [out.resolve()]:
+    other = is_result_folder(out) and [s.folder.resolve() for s in gathered.sources] != [out.resolve()]
+    if other or kind_of(out) in ("training", "sensitivity"):
         raise InvalidValueError(
             f"Expected `out` to be a folder for the report alone, but {out} holds results of its own"
         )

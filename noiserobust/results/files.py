@@ -45,6 +45,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         OutputError: if it cannot be written; what stood at ``path`` before is then untouched.
     """
     data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # a terminal, a pipe: nothing to be replaced
+        with write_errors(path), path.open("wb") as file:
+            file.write(data)
+        return
     with write_errors(path), replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -92,7 +96,7 @@ def read_json(path: Path) -> Any:
         raise MissingFileError(f"Expected a file {path}, but there is none") from None
     except OSError as error:
         raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidValueError(f"Expected {path} to hold JSON, but got: {error}") from None
 
 

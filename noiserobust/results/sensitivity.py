@@ -151,6 +151,8 @@ def _check_layers(frame: pd.DataFrame, path: Path) -> None:
         named = ", ".join(f"{name} {value!r}" for name, value in frame.loc[twice, key].iloc[0].items())
         raise InvalidValueError(f"Expected {path} to have one row a (method, condition, layer), but got two of {named}")
     layers = set(frame["layer"]) - {""}
+    if not layers:
+        raise InvalidValueError(f"Expected {path} to have at least one layer, but got none")
     for method, own in frame.groupby("method", sort=False):
         for condition in CONDITIONS:
             found = set(own.loc[own["condition"] == condition, "layer"])

@@ -185,13 +185,18 @@ def read_rows(folder: Path) -> Iterator[Row]:
     Raises:
         InvalidValueError: if ``draws.csv`` has other columns or a value of a wrong type.
     """
-    seen = set()
+    seen: dict[tuple[Any, ...], float] = {}
     for name in (DRAWS_FILE, JOURNAL_FILE):
         for row in _parse(folder / name):
             key = tuple(row[c] for c in DRAW_KEY)
             if key not in seen:
-                seen.add(key)
+                seen[key] = row["value"]
                 yield row
+            elif name == DRAWS_FILE and row["value"] != seen[key]:
+                raise InvalidValueError(
+                    f"Expected {folder / name} to have each draw once, but got {seen[key]} and {row['value']} for "
+                    f"{', '.join(map(str, key))}"
+                )
 
 
 def finished_rows(folder: Path, configuration: Mapping[str, Any]) -> list[Row]:

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from noiserobust.errors import InvalidValueError
-from noiserobust.stats.intervals import mean_interval
-from noiserobust.stats.tails import Estimated, as_values, improvement
+from noiserobust.stats.intervals import as_values, mean_interval
+from noiserobust.stats.tails import Estimated, improvement
 
 _EXACT = 15
 """Up to so many differences all changes of sign are counted, 2^14 of them; beyond as many are drawn."""
@@ -96,8 +96,10 @@ def sign_flip(differences: ArrayLike) -> float:
     >>> sign_flip([1.0, 2.0, 3.0])
     0.25
     """
-    x = np.asarray(differences, dtype=np.float64)
-    if x.size < 2 or not np.isfinite(x).all():
+    if np.size(differences) < 2:
+        return float("nan")
+    x = as_values(differences, "differences", finite=False)
+    if not np.isfinite(x).all():
         return float("nan")
     observed = abs(x.sum())
     x = np.sort(np.abs(x))  # so that neither their order nor the direction of the comparison matters
@@ -131,7 +133,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     >>> [round(float(p), 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p_values, dtype=np.float64)
+    if not np.size(p_values):
+        return np.zeros(0)
+    p = as_values(p_values, "p_values", finite=False)
+    if ((p < 0) | (p > 1)).any():
+        raise InvalidValueError(f"Expected `p_values` to be in [0, 1], but got {p.tolist()}")
     adjusted: NDArray[np.float64] = p.copy()
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]

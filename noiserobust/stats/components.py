@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noiserobust.stats.intervals import as_values
+
 
 def seed_means(values: Sequence[ArrayLike]) -> NDArray[np.float64]:
     """Return the mean over noise draws for each train seed.
@@ -18,7 +20,7 @@ def seed_means(values: Sequence[ArrayLike]) -> NDArray[np.float64]:
     Args:
         values: for each train seed the values of its draws; the numbers of draws may differ.
     """
-    return np.array([np.mean(np.asarray(v, dtype=np.float64)) for v in values])
+    return np.array([np.mean(as_values(v, finite=False)) for v in values])
 
 
 def noise_std(values: Sequence[ArrayLike]) -> float:
@@ -29,7 +31,7 @@ def noise_std(values: Sequence[ArrayLike]) -> float:
     >>> noise_std([[80.0, 82.0], [90.0, 90.0]])
     1.0
     """
-    rows = [np.asarray(v, dtype=np.float64) for v in values]
+    rows = [as_values(v, finite=False) for v in values]
     if not rows or any(row.size < 2 for row in rows):
         return float("nan")
     return float(np.sqrt(np.mean([np.var(row, ddof=1) for row in rows])))
@@ -78,7 +80,7 @@ def variance_components(values: Sequence[ArrayLike]) -> Components:
     >>> variance_components([[80.0, 84.0], [80.0, 84.0]])
     Components(noise=8.0, seed=0.0, negative=True)
     """
-    rows = [np.asarray(v, dtype=np.float64) for v in values]
+    rows = [as_values(v, finite=False) for v in values]
     known = bool(rows) and all(row.size > 1 for row in rows)
     noise = float(np.mean([np.var(row, ddof=1) for row in rows])) if known else float("nan")
     between = float(np.var(seed_means(rows), ddof=1)) if len(rows) > 1 else float("nan")

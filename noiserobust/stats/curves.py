@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from noiserobust.errors import InvalidValueError, check_number
-from noiserobust.stats.intervals import check_level, mean_interval
+from noiserobust.stats.intervals import as_values, check_level, mean_interval
 from noiserobust.stats.tails import Estimated
 
 Array = NDArray[np.float64]
@@ -93,7 +93,8 @@ def _crossing(at: Array, excess: Array, i: int) -> float:
 
 
 def _curves(levels: ArrayLike, curves: ArrayLike) -> tuple[Array, Array]:
-    x, y = np.asarray(levels, dtype=np.float64), np.asarray(curves, dtype=np.float64)
+    x = as_values(levels, "levels")
+    y = np.array([as_values(curve, "curves") for curve in curves])  # type: ignore[union-attr]
     if x.ndim != 1 or x.size < 2 or not (np.diff(x) > 0).all():
         raise InvalidValueError(f"Expected `levels` to be at least two, ascending, but got {x.tolist()}")
     if y.ndim != 2 or not len(y) or y.shape[1] != x.size:

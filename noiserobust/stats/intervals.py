@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from noiserobust.errors import InvalidValueError, check_number
@@ -26,6 +26,8 @@ def mean_interval(seed_means: ArrayLike, level: float = 0.95) -> tuple[float, fl
     """
     check_level(level)
     means = np.asarray(seed_means, dtype=np.float64)
+    if means.ndim != 1:
+        raise InvalidValueError(f"Expected `seed_means` to be one number a train seed, but got shape {means.shape}")
     if means.size < 2:
         return float("nan"), float("nan")
     half = stats.t.ppf((1 + level) / 2, means.size - 1) * np.std(means, ddof=1) / np.sqrt(means.size)
@@ -48,6 +50,8 @@ def std_interval(std: float, freedom: int, level: float = 0.95) -> tuple[float, 
     [0.6, 2.87]
     """
     check_level(level)
+    if np.isfinite(std):
+        check_number("std", std, minimum=0)
     if freedom < 1 or not np.isfinite(std):
         return float("nan"), float("nan")
     factors = [float(np.sqrt(freedom / stats.chi2.ppf(p, freedom))) for p in ((1 + level) / 2, (1 - level) / 2)]
@@ -76,3 +80,27 @@ def check_level(level: float) -> float:
     if not 0 < check_number("level", level) < 1:
         raise InvalidValueError(f"Expected `level` to be a finite number > 0 and < 1, but got {level!r}")
     return level
+
+
+def as_values(values: ArrayLike, name: str = "values", *, finite: bool = True) -> NDArray[np.float64]:
+    """Return a row of numbers, shape ``(n,)``, such as the values of the draws of a train seed.
+
+    Args:
+        values: the numbers, at least one.
+        name: what they are called in the error.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        InvalidValueError: if they are none.
+    """
+    try:
+        row = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidValueError(f"Expected `{name}` to be rows of numbers, but got {values!r}") from None
+    if not row.size:
+        raise InvalidValueError(f"Expected `{name}` to have at least one value for each train seed, but got none")
+    if row.ndim != 1:
+        raise InvalidValueError(f"Expected `{name}` to be rows of numbers, but got an array of shape {row.shape}")
+    if finite and not np.isfinite(row).all():
+        raise InvalidValueError(f"Expected `{name}` to be finite numbers, but got others")
+    return row

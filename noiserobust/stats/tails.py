@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
 from noiserobust.errors import InvalidValueError, check_integer, check_number
-from noiserobust.stats.intervals import check_level
+from noiserobust.stats.intervals import as_values, check_level
 from noiserobust.stats.population import CHIPS, populations
 
 Array = NDArray[np.float64]
@@ -133,7 +133,7 @@ def performance_profile(
     91 (2002).
     """
     chips = Chips(values)
-    found = [chips.chip_yield(float(spec), level) for spec in np.asarray(specs, dtype=np.float64)]
+    found = [chips.chip_yield(float(spec), level) for spec in as_values(specs, "specs")]
     return np.array([f.value for f in found]), np.array([f.low for f in found]), np.array([f.high for f in found])
 
 
@@ -277,25 +277,6 @@ def _rows(values: Sequence[ArrayLike]) -> list[Array]:
     if not rows:
         raise InvalidValueError("Expected `values` to have at least one value for each train seed, but got none")
     return rows
-
-
-def as_values(values: ArrayLike) -> Array:
-    """Return the values of the draws of a train seed, shape ``(n_draws,)``.
-
-    Raises:
-        InvalidValueError: if there are none, or some are no finite numbers.
-    """
-    try:
-        row = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InvalidValueError(f"Expected `values` of a train seed to be numbers, but got {values!r}") from None
-    if not row.size:
-        raise InvalidValueError("Expected `values` to have at least one value for each train seed, but got none")
-    if row.ndim != 1:
-        raise InvalidValueError(f"Expected `values` to be a sequence for each train seed, but got shape {row.shape}")
-    if not np.isfinite(row).all():
-        raise InvalidValueError("Expected `values` to be finite numbers, but got others")
-    return row
 
 
 def _around(value: float, low: float, high: float) -> Estimated:
