@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,8 @@ import pandas as pd
 import pytest
 
 from noiserobust.cli import main
-from noiserobust.results.store import DrawStore
+from noiserobust.results.store import DrawStore, as_frame
+from noiserobust.results.summary import summarize
 
 LEVELS = {"gaussian": ("sigma", (0.0, 0.1, 0.2)), "pcm": ("t", (3600.0, 86400.0))}
 
@@ -170,3 +174,112 @@ def test_compare_apart_and_with_another_baseline(run, tmp_path):
 def test_compare_refuses_in_one_line(run, results, tmp_path, arguments, said):
     assert said in refused(run("compare", results, *arguments))
     assert "nowhere" in refused(run("compare", results, tmp_path / "nowhere"))
+
+
+def finished(path: Path, methods: dict[str, float], **how) -> Path:
+    """Write results that have their ``draws.csv``."""
+    write_results(path, methods, **how)
+    configuration = json.loads((path / "manifest.json").read_text())["configuration"]
+    with DrawStore(path, configuration, {}) as store:
+        store.finish(summarize(as_frame(store.rows)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["draws.csv", "manifest.json", "summary.csv", "new.txt"])
+def test_a_comparison_does_not_get_into_results(run, tmp_path, name):
+    folder = finished(tmp_path / "g", {"sgd": 0.0, "rwp": 2.0})
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert "`out` to be a file outside of results" in refused(run("compare", folder, "--out", folder / name))
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(run, results, tmp_path):
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    target.write_text("old")
+    link.symlink_to(target)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_text)
+        assert run("compare", results / "g", "--out", pipe)[0] == 0
+        text = reading.result(timeout=60)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert run("compare", results / "g", "--out", link)[0] == 0
+    assert link.is_symlink()
+    assert target.read_text() == text
+    assert "accuracy under gaussian" in text
+
+
+@pytest.mark.parametrize("option", ["--out", "--spec", "--drop", "--baseline"])
+def test_options_without_a_value_are_refused(run, results, option):
+    said = refused(run("report", results, "--out", "somewhere", option, ""))
+    assert f"Expected `{option}` to be followed by a value" in said
+    assert not Path("somewhere").exists()
+
+
+def test_two_levels_for_one_noise_are_refused(run, results, tmp_path):
+    said = refused(run("report", results, "--target", "0.1", "0.2", "--out", tmp_path / "out"))
+    assert "`target` to be one level for each noise" in said
+    assert run("report", results, "--target", "0.1", "1d", "gaussian=0.2", "--out", tmp_path / "out")[0] == 0
+
+
+def test_a_report_does_not_get_into_a_training(run, results, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "manifest.json").write_text('{"kind": "training", "configuration": {}}')
+    assert "for the report alone" in refused(run("report", results, "--out", tmp_path / "runs"))
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["manifest.json"]
+
+
+def _twice(text: str) -> str:
+    last = text.rstrip("\n").rpartition("\n")[2]
+    *key, _, examples = last.split(",")
+    return f"{text}{','.join([*key, '1.0', examples])}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_twice, "to have each draw once, but got"),
+        (lambda text: text.rpartition(",accuracy,")[0] + ",accuracy,150.0,1000\n", "to be percentages, but got 150"),
+        (lambda text: text.replace(",0.2,2,", f",0.2,{'9' * 26},"), "to have numbers of 64 bits"),
+    ],
+    ids=["two values", "150 percent", "26 digits"],
+)
+def test_draws_that_cannot_be_are_refused(run, tmp_path, change, said):
+    folder = finished(tmp_path / "g", {"sgd": 0.0, "rwp": 2.0})
+    (folder / "draws.csv").write_text(change((folder / "draws.csv").read_text()))
+    for verb in ("report", "compare"):
+        assert said in refused(run(verb, folder, "--out", tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[{"method": ["sgd"], "train_seed": 0}], [{"method": "sgd", "train_seed": {}, "sha256": "x"}], [7], {"a": 1}, None],
+    ids=str,
+)
+def test_a_manifest_that_says_odd_things_of_weights_is_no_obstacle(run, tmp_path, weights):
+    folder = finished(tmp_path / "g", {"sgd": 0.0, "rwp": 2.0})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["configuration"] |= {"weights": weights, "draws": 10**400, "data": [1]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for verb in ("report", "compare"):
+        assert run(verb, folder, "--out", tmp_path / f"{verb}-out")[0] == 0
+
+
+def test_a_manifest_without_end_is_refused(run, tmp_path):
+    folder = finished(tmp_path / "g", {"sgd": 0.0, "rwp": 2.0})
+    (folder / "manifest.json").write_text("[" * 100_000)
+    assert "to hold JSON" in refused(run("report", folder, "--out", tmp_path / "out"))
+
+
+def test_compare_says_first_what_does_not_compare(run, tmp_path):
+    finished(tmp_path / "a" / "sgd", {"sgd": 0.0})
+    finished(tmp_path / "a" / "rwp", {"rwp": 2.0})
+    manifest = json.loads((tmp_path / "a" / "rwp" / "manifest.json").read_text())
+    manifest["configuration"]["seed"] = 1
+    (tmp_path / "a" / "rwp" / "manifest.json").write_text(json.dumps(manifest))
+    for more in ((), ("--apart",)):
+        status, out, err = run("compare", tmp_path / "a" / "sgd", tmp_path / "a" / "rwp", *more)
+        assert status == 0
+        assert "under different settings" in err
+        assert "seed" in err
+        assert "note:" not in out

@@ -34,7 +34,11 @@ def test_commands_run_in_order(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     rows = [f"{g},{g + random.normal()},{t}" for g in range(1, 25) for t in (20, 3600)]
     (tmp_path / "measurements.csv").write_text("\n".join(["target_us,measured_us,time_s", *rows]))
-    fewer = {"train": ["--epochs", "1"], "evaluate": ["--draws", "2"], "diagnose": ["--draws", "2", "--wanted", "5"]}  # to save time
+    fewer = {
+        "train": ["--epochs", "1"],
+        "evaluate": ["--draws", "2"],
+        "diagnose": ["--draws", "2", "--wanted", "5"],
+    }  # to save time
     for _, verb, *words in commands:
         if "mynet.py:build" in words:  # a file of the reader's own
             continue
