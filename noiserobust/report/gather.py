@@ -173,8 +173,10 @@ def _read(folder: Path) -> Source:
     numbers = draws[["level", "value"]].to_numpy()
     if not np.isfinite(numbers).all() or (draws["level"] < 0).any():
         raise InvalidValueError(f"Expected the draws of {folder} to have finite values and levels >= 0, but got others")
-    shares = draws["value"][[is_accuracy(str(metric)) for metric in draws["metric"]]]
-    if ((shares < 0) | (shares > 100)).any():
+    # What is estimated from some of the examples may lie beyond.
+    whole = draws[draws["n_examples"] == draws["of_examples"]] if is_sampled(draws) else draws
+    shares = whole["value"][[is_accuracy(str(metric)) for metric in whole["metric"]]]
+    if ((shares < 0) | (shares > 100 + 1e-6)).any():
         raise InvalidValueError(f"Expected accuracies of {folder} to be percentages, but got {shares.abs().max():g}")
     path = folder / MANIFEST_FILE
     return Source(folder, draws, _read_manifest(path) if path.exists() else None)

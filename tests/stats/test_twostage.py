@@ -183,7 +183,14 @@ def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, 
     return inside / repetitions, float(np.mean(passes)), float(np.mean(plain))
 
 
-@pytest.mark.parametrize(("name", "half_width"), [("weak", 0.4), ("middle", 0.5), ("strong", 1.2)])
+@pytest.mark.parametrize(
+    ("name", "half_width"),
+    [
+        pytest.param("weak", 0.4, marks=pytest.mark.slow),
+        ("middle", 0.5),
+        pytest.param("strong", 1.2, marks=pytest.mark.slow),
+    ],
+)
 def test_intervals_of_stopped_evaluations_hold_their_level(name: str, half_width: float) -> None:
     covered, _, _ = coverage(WORLDS[name], half_width, 200)
     assert covered == pytest.approx(0.95, abs=0.05)
