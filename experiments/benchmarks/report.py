@@ -51,7 +51,9 @@ def _write(folder: Path) -> int:
                     value = 93 + offset - fall * (1 + 0.2 * luck[draw]) if level else 93 + offset
                     key = {"method": f"method-{m:02}", "train_seed": seed, "weights": f"method-{m:02}/{seed}.pt"}
                     key |= {"noise": "gaussian", "level_name": "sigma", "level": level, "draw": draw}
-                    rows.append({**key, "metric": "accuracy", "value": round(value, 2), "n_examples": 10_000})
+                    rows.append(
+                        {**key, "metric": "accuracy", "value": round(min(max(value, 10), 100), 2), "n_examples": 10_000}
+                    )
     frame = as_frame(rows)
     folder.mkdir()
     frame.to_csv(folder / "draws.csv", index=False)

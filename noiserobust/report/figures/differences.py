@@ -79,5 +79,6 @@ def _limit(axes: Axes, comparison: pd.DataFrame) -> None:
     low = max(comparison["difference_low"].min(), min(middle.min(), 0) - reach)
     high = min(comparison["difference_high"].max(), max(middle.max(), 0) + reach)
     low, high = (v if pd.notna(v) else w for v, w in ((low, min(middle.min(), 0.0)), (high, max(middle.max(), 0.0))))
+    low, high = min(low, middle.min()), max(high, middle.max())
     room = 0.06 * (high - low) or 0.5
     axes.set_ylim(low - room, high + room)
