@@ -49,10 +49,11 @@ def _write(folder: Path) -> int:
                 fall = (900 - 25 * m) * level**2
                 for draw in range(DRAWS if level else 1):
                     value = 93 + offset - fall * (1 + 0.2 * luck[draw]) if level else 93 + offset
+                    value = round(min(max(value, 10), 100), 2)
                     key = {"method": f"method-{m:02}", "train_seed": seed, "weights": f"method-{m:02}/{seed}.pt"}
                     key |= {"noise": "gaussian", "level_name": "sigma", "level": level, "draw": draw}
                     rows.append(
-                        {**key, "metric": "accuracy", "value": round(min(max(value, 10), 100), 2), "n_examples": 10_000}
+                        {**key, "metric": "accuracy", "value": value, "n_examples": 10_000}
                     )
     frame = as_frame(rows)
     folder.mkdir()
