@@ -52,9 +52,7 @@ def _write(folder: Path) -> int:
                     value = round(min(max(value, 10), 100), 2)
                     key = {"method": f"method-{m:02}", "train_seed": seed, "weights": f"method-{m:02}/{seed}.pt"}
                     key |= {"noise": "gaussian", "level_name": "sigma", "level": level, "draw": draw}
-                    rows.append(
-                        {**key, "metric": "accuracy", "value": value, "n_examples": 10_000}
-                    )
+                    rows.append({**key, "metric": "accuracy", "value": value, "n_examples": 10_000})
     frame = as_frame(rows)
     folder.mkdir()
     frame.to_csv(folder / "draws.csv", index=False)
