@@ -90,10 +90,12 @@ _HOMES = {
     "layer_sensitivity": "diagnose.sensitivity",
 }
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_HOMES, "__version__", "stats"])
 
 
 def __getattr__(name: str) -> Any:
+    if name == "stats":
+        return import_module(f"{__name__}.stats")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from noiserobust import stats
-from noiserobust.stats.tails import Chips
+from noiserobust.stats.tails import ChipSample
 
 SEEDS, CHIPS, SPREAD = (3, 5, 10), 50, 1.0
 SPECS = {"yield of 50%": 0.5, "yield of 80%": 0.2, "yield of 95%": 0.05}
@@ -64,7 +64,7 @@ def over_seeds(
         yield "seed std", float(np.hypot(SPREAD, CHIPS**-0.5)), *stats.std_interval(stats.seed_std(a), seeds - 1)
     if kind == "normal":
         yield "noise std", 1.0, *stats.std_interval(stats.noise_std(a), seeds * (CHIPS - 1))
-    sample = Chips(a)  # what chip_yield, quantile and cvar are made of
+    sample = ChipSample(a)  # what chip_yield, quantile and cvar are made of
     for name, spec in truth.specs.items():
         found = sample.chip_yield(spec)
         yield name, 1 - SPECS[name], found.low, found.high

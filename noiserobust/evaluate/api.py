@@ -26,11 +26,11 @@ from noiserobust.evaluate.settle import Settled, settle, settled
 from noiserobust.executors import Executor, make_executor
 from noiserobust.noise.base import Noise
 from noiserobust.noise.sites import Select, Site, find_sites
+from noiserobust.results.export import to_csv
 from noiserobust.results.files import write_atomic
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import PRECISION_FILE
 from noiserobust.results.store import DrawStore
-from noiserobust.results.tables import to_csv
 
 
 def evaluate(

@@ -18,9 +18,9 @@ from noiserobust.report.notes import find_notes
 from noiserobust.report.tables import make_tables
 from noiserobust.report.text import differences, explained, latex_rows, markdown_rows
 from noiserobust.report.words import listed
+from noiserobust.results.export import to_csv, to_records
 from noiserobust.results.schema import SAMPLED_DTYPES
 from noiserobust.results.store import with_sampling
-from noiserobust.results.tables import to_csv, to_records
 
 
 @dataclass(frozen=True)

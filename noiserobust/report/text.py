@@ -13,9 +13,9 @@ import pandas as pd
 from noiserobust.report.analysis import Analysis
 from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number
 from noiserobust.report.verdict import Verdict, format_interval, format_p, format_signed, make_verdict
+from noiserobust.results.export import to_records
 from noiserobust.results.schema import SCHEMA_VERSION, is_accuracy
 from noiserobust.results.summary import summarize
-from noiserobust.results.tables import to_records
 
 _LATEX = {
     "\\": r"\textbackslash{}",

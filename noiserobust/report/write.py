@@ -64,8 +64,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     from noiserobust.report.notes import find_notes
     from noiserobust.report.tables import make_tables
     from noiserobust.report.text import to_json, to_latex, to_markdown
+    from noiserobust.results.export import to_csv
     from noiserobust.results.summary import summarize
-    from noiserobust.results.tables import to_csv
 
     out = Path(out)
     if out.exists() and not out.is_dir():

@@ -21,7 +21,7 @@ from noiserobust.results.schema import (
 )
 from noiserobust.stats.compare import Comparison, compare, holm
 from noiserobust.stats.curves import curve_area, tolerable_level
-from noiserobust.stats.tails import Chips, Estimated, draws_needed
+from noiserobust.stats.tails import ChipSample, Estimated, draws_needed
 
 CLEAN = 0.0
 NOTHING = Estimated(math.nan, math.nan, math.nan)
@@ -55,7 +55,7 @@ def chip_table(draws: pd.DataFrame, spec: float, share: float = 0.05, ci_level: 
             told = not any(c.sampled for c in chips.values())
             found = dict.fromkeys(("yield", "quantile", "cvar"), NOTHING)
             if told:
-                own = Chips(values)
+                own = ChipSample(values)
                 found = {
                     "yield": own.chip_yield(spec, ci_level),
                     "quantile": _possible(own.quantile(share, ci_level), curve.metric),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
+from noiserobust.results.export import to_csv
 from noiserobust.results.files import make_folder, read_json, remove_left_over, write_atomic, write_errors, write_json
 from noiserobust.results.lock import LOCK_FILE, FolderLock
 from noiserobust.results.schema import (
@@ -25,7 +26,6 @@ from noiserobust.results.schema import (
     SCHEMA_VERSION,
     SUMMARY_FILE,
 )
-from noiserobust.results.tables import to_csv
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -80,18 +80,18 @@ def share_interval(successes: float, number: int, level: float = 0.95) -> tuple[
 
 
 def chip_yield(values: Sequence[ArrayLike], spec: float, level: float = 0.95) -> Estimated:
-    """Return the share of chips that reach a specification; see :meth:`Chips.chip_yield`."""
-    return Chips(values).chip_yield(spec, level)
+    """Return the share of chips that reach a specification; see :meth:`ChipSample.chip_yield`."""
+    return ChipSample(values).chip_yield(spec, level)
 
 
 def quantile(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
-    """Return what all but the worst ``share`` of chips reach; see :meth:`Chips.quantile`."""
-    return Chips(values).quantile(share, level)
+    """Return what all but the worst ``share`` of chips reach; see :meth:`ChipSample.quantile`."""
+    return ChipSample(values).quantile(share, level)
 
 
 def cvar(values: Sequence[ArrayLike], share: float = 0.05, level: float = 0.95) -> Estimated:
-    """Return the mean of the worst ``share`` of chips; see :meth:`Chips.cvar`."""
-    return Chips(values).cvar(share, level)
+    """Return the mean of the worst ``share`` of chips; see :meth:`ChipSample.cvar`."""
+    return ChipSample(values).cvar(share, level)
 
 
 def improvement(differences: Sequence[ArrayLike], level: float = 0.95) -> Estimated:
@@ -132,12 +132,12 @@ def performance_profile(
     Source: E. D. Dolan and J. J. Moré, "Benchmarking optimization software with performance profiles", Math. Program.
     91 (2002).
     """
-    chips = Chips(values)
+    chips = ChipSample(values)
     found = [chips.chip_yield(float(spec), level) for spec in as_values(specs, "specs")]
     return np.array([f.value for f in found]), np.array([f.low for f in found]), np.array([f.high for f in found])
 
 
-class Chips:
+class ChipSample:
     """The draws of one method at one level.
 
     Args:

@@ -26,7 +26,7 @@ from noiserobust.stats import (
     share_interval,
 )
 from noiserobust.stats.population import CHIPS
-from noiserobust.stats.tails import Chips, Estimated
+from noiserobust.stats.tails import ChipSample, Estimated
 
 Array = NDArray[np.float64]
 
@@ -90,14 +90,14 @@ def test_a_level_outside_0_and_1_is_refused_by_name_for_any_number_of_seeds(
 
 @pytest.mark.parametrize("row", [[1.0, math.nan], [math.inf], ["a"], [[1.0]]], ids=str)
 def test_what_is_no_row_of_finite_numbers_is_refused(row: list[object]) -> None:
-    for refuses in (Chips, improvement):
+    for refuses in (ChipSample, improvement):
         with pytest.raises(nr.NoiseRobustError, match=r"^Expected `values`"):
             refuses([[1.0, 2.0], row])
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[1.0, 2.0], []]], ids=str)
 def test_train_seeds_without_values_are_refused(rows: list[list[float]]) -> None:
-    for refuses in (Chips, improvement):
+    for refuses in (ChipSample, improvement):
         with pytest.raises(nr.NoiseRobustError, match="Expected `values` to have at least one value"):
             refuses(rows)
 
@@ -505,7 +505,7 @@ def test_intervals_over_trainings_cover_their_truth(seeds: int, kind: str) -> No
     worst = float(everything[:100_000].mean())
     hits: dict[str, int] = {}
     for rows in rng.normal(size=(*size[:2], 1)) + drawn(size):
-        own = Chips(list(rows))
+        own = ChipSample(list(rows))
         for name, truth, (low, high) in (
             ("yield", 0.9, ends(own.chip_yield(spec))),
             ("quantile", tail, ends(own.quantile())),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noiserobust.results.tables import harmless, to_csv, to_records
+from noiserobust.results.export import harmless, to_csv, to_records
 
 START = ["=", "+", "-", "@", "\t", "\r", "\n"]
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
