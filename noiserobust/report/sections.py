@@ -25,6 +25,7 @@ from noiserobust.report.text import format_parts, legend
 from noiserobust.report.verdict import format_share, make_verdict
 from noiserobust.results.cells import Curve
 from noiserobust.results.sensitivity import Sensitivity, ranking
+from noiserobust.results.trainings import TrainingRun
 
 Drawing = Callable[..., Mapping[str, bytes]]
 
@@ -137,7 +138,7 @@ def training_section(gathered: Gathered, figures: Figures) -> dict[str, Any] | N
             {
                 "method": method,
                 "seeds": sorted(run.train_seed for run in own),
-                "epochs": first.get("epochs"),
+                "epochs": _epochs(own),
                 "batch_size": first.get("batch_size"),
                 "passes": f"{passes[0]:,}" if len(passes) == 1 else f"{passes[0]:,}–{passes[-1]:,}" if passes else "—",
                 "minutes": float(np.median([run.seconds for run in own])) / 60,
@@ -249,6 +250,12 @@ def _matrix(found: Mismatch, name: str, analysis: Analysis, figures: Figures) ->
     low, high = float(np.nanmin(found.means)), float(np.nanmax(found.means))
     shades = (found.means - low) / ((high - low) or 1.0)
     return {"found": found, "rows": rows, "columns": columns, "shades": shades}
+
+
+def _epochs(runs: Sequence[TrainingRun]) -> str:
+    """Say how many epochs trainings have, and of how many if they were cut short."""
+    done, planned = min(len(run.metrics) for run in runs), runs[0].configuration.get("epochs")
+    return f"{done}" if done == planned or not isinstance(planned, int) else f"{done} of {planned}"
 
 
 def _selection(configuration: Mapping[str, Any]) -> str:
