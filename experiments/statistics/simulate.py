@@ -128,7 +128,7 @@ def main() -> None:
                 rows.append([interval, kind, name, round(100 - sum(missed), 2), *(round(m, 2) for m in missed)])
                 print(*rows[-1], sep=", ", flush=True)
     with arguments.out.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["interval", "chips", "sample", "coverage", "true_below", "true_above"])
         writer.writerows(rows)
 
