@@ -16,67 +16,51 @@ if TYPE_CHECKING:
 
 ACTIONS = ("sensitivity",)
 
-_ALL = ACTIONS
 _REQUIRED = {"sensitivity": ("model", "weights", "data", "noise", "level", "out")}
 
-_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "model": (_ALL, {"type": str, "help": "name, package.module:callable or file.py:callable"}),
-    "model_args": (
-        _ALL,
-        {"type": str, "nargs": "+", "default": [], "help": "its arguments, such as num_classes=100"},
-    ),
-    "weights": (
-        _ALL,
-        {"type": Path, "nargs": "+", "default": [], "help": ".safetensors, .pt, .pth or .th files, one a train seed"},
-    ),
-    "data": (_ALL, {"type": str, "help": f"{DATA}; the test split"}),
-    "download": (_ALL, {"action": "store_true", "default": False, "help": DOWNLOAD}),
-    "normalize": (
-        _ALL,
-        {
-            "type": str,
-            "help": "imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else the data "
-            "set's own",
-        },
-    ),
-    "method": (_ALL, {"type": str, "help": "name of the method in tables; default: what the weights file says"}),
-    "noise": (("sensitivity",), {"type": str, "help": "gaussian, laplace, a device profile or FILE.yaml"}),
-    "level": (
-        ("sensitivity",),
-        {"type": str, "help": "severity: sigma or b as a fraction of the largest weight of a filter, or a time (1d)"},
-    ),
-    "draws": (
-        ("sensitivity",),
-        {"type": int, "default": 10, "help": "noise draws (chips) for each file and layer, >= 1; the same for all"},
-    ),
-    "wanted": (
-        ("sensitivity",),
-        {
-            "type": float,
-            "metavar": "ACCURACY",
-            "help": "also find the layers to keep digital for this mean accuracy under noise, in percent",
-        },
-    ),
-    "seed": (_ALL, {"type": int, "default": 0, "help": "root seed of the noise draws, >= 0"}),
-    "device": (_ALL, {"type": str, "default": "auto", "help": "auto, cpu, cuda:0, ..."}),
-    "precision": (_ALL, {"type": str, "default": "fp32", "help": f"{' or '.join(PRECISIONS)}"}),
-    "batch_size": (_ALL, {"type": int, "help": "images a pass; default: by the size of the largest layer"}),
-    "examples": (_ALL, {"type": int, "help": "how many test examples; default: all"}),
-    "executor": (
-        ("sensitivity",),
-        {"type": str, "default": "serial", "help": "serial, processes (of this machine) or ray"},
-    ),
-    "workers": (
-        ("sensitivity",),
-        {"type": int, "help": "of processes and ray; default: one for each core, or each GPU"},
-    ),
-    "address": (
-        ("sensitivity",),
-        {"type": str, "help": "of a Ray cluster; auto: the one that this machine is part of"},
-    ),
-    "out": (_ALL, {"type": Path, "help": "folder for the results; finished draws are kept"}),
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"type": str, "help": "name, package.module:callable or file.py:callable"},
+    "model_args": {"type": str, "nargs": "+", "default": [], "help": "its arguments, such as num_classes=100"},
+    "weights": {
+        "type": Path,
+        "nargs": "+",
+        "default": [],
+        "help": ".safetensors, .pt, .pth or .th files, one a train seed",
+    },
+    "data": {"type": str, "help": f"{DATA}; the test split"},
+    "download": {"action": "store_true", "default": False, "help": DOWNLOAD},
+    "normalize": {
+        "type": str,
+        "help": "imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else the data "
+        "set's own",
+    },
+    "method": {"type": str, "help": "name of the method in tables; default: what the weights file says"},
+    "noise": {"type": str, "help": "gaussian, laplace, a device profile or FILE.yaml"},
+    "level": {
+        "type": str,
+        "help": "severity: sigma or b as a fraction of the largest weight of a filter, or a time (1d)",
+    },
+    "draws": {
+        "type": int,
+        "default": 10,
+        "help": "noise draws (chips) for each file and layer, >= 1; the same for all",
+    },
+    "wanted": {
+        "type": float,
+        "metavar": "ACCURACY",
+        "help": "also find the layers to keep digital for this mean accuracy under noise, in percent",
+    },
+    "seed": {"type": int, "default": 0, "help": "root seed of the noise draws, >= 0"},
+    "device": {"type": str, "default": "auto", "help": "auto, cpu, cuda:0, ..."},
+    "precision": {"type": str, "default": "fp32", "help": f"{' or '.join(PRECISIONS)}"},
+    "batch_size": {"type": int, "help": "images a pass; default: by the size of the largest layer"},
+    "examples": {"type": int, "help": "how many test examples; default: all"},
+    "executor": {"type": str, "default": "serial", "help": "serial, processes (of this machine) or ray"},
+    "workers": {"type": int, "help": "of processes and ray; default: one for each core, or each GPU"},
+    "address": {"type": str, "help": "of a Ray cluster; auto: the one that this machine is part of"},
+    "out": {"type": Path, "help": "folder for the results; finished draws are kept"},
 }
-"""Options, each with the actions that take it and what the parser is told."""
+"""Options, and what the parser is told of them."""
 
 _RANKED = ["layer", "n_weights", "lost", "lost_low", "lost_high", "gained", "gained_low", "gained_high"]
 _STEPS = ["step", "kind", "layer", "digital_share", "mean", "ci_low", "ci_high", "reached"]
@@ -85,19 +69,13 @@ _STEPS = ["step", "kind", "layer", "digital_share", "mean", "ci_low", "ci_high",
 def add_diagnose(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("action", type=str, help="sensitivity: which layers cost the accuracy under noise")
-    for option, (users, told) in _OPTIONS.items():
-        text = told["help"] if users == _ALL else f"{', '.join(users)}: {told['help']}"
-        parser.add_argument(f"--{option.replace('_', '-')}", **{**told, "help": text})
+    for option, told in _OPTIONS.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", **told)
 
 
 def diagnose(settings: Namespace) -> None:
     """Run it."""
     action = check_choice("action", settings.action, ACTIONS)
-    for option, (users, told) in _OPTIONS.items():
-        if settings[option] != told.get("default") and action not in users:
-            raise InvalidValueError(
-                f"Expected `--{option.replace('_', '-')}` with {', '.join(users)} only, but got {action}"
-            )
     missing = [f"`--{option}`" for option in _REQUIRED[action] if settings[option] in (None, [])]
     if missing:
         raise InvalidValueError(f"Expected {', '.join(missing)} to be given, but got nothing")
@@ -118,7 +96,7 @@ def _sensitivity(settings: Namespace) -> None:
     _print_layers(found)
     if found.digital is not None:
         _print_digital(found)
-    files = ["sensitivity.csv", "sensitivity.png", "sensitivity.svg", "layers.csv", "manifest.json"]
+    files = ["sensitivity.csv", "sensitivity.png", "sensitivity.svg", "sensitivity.pdf", "layers.csv", "manifest.json"]
     files[1:1] = [] if found.digital is None else ["digital.csv"]
     print(f"{settings.out}: {', '.join(files)}")
 

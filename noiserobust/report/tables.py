@@ -11,15 +11,14 @@ import pandas as pd
 
 from noiserobust.report.gather import Gathered, Source
 from noiserobust.results.cells import Chips, curves
-from noiserobust.results.schema import is_accuracy
+from noiserobust.results.schema import CLEAN as CLEAN
+from noiserobust.results.schema import TRAINING_COLUMNS, is_accuracy
 from noiserobust.results.summary import is_sampled, summarize
 from noiserobust.stats.components import variance_components
 from noiserobust.times import format_time
 
-TRAINING = ["method", "train_seed", "weights"]
+TRAINING = ["method", *TRAINING_COLUMNS]
 """The columns that tell one training, that is one weight file, from another."""
-
-CLEAN = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from noiserobust.results.schema import SAMPLED_DTYPES
+from noiserobust.results.schema import SAMPLED_DTYPES, TRAINING_COLUMNS
 from noiserobust.results.summary import estimate_sampled, is_sampled
 
 CURVE_COLUMNS = ["method", "noise", "level_name", "metric"]
 """The columns that tell one curve from another."""
-
-TRAINING_COLUMNS = ["train_seed", "weights"]
-"""The columns that tell one weight file of a method from another."""
 
 Training = tuple[int, str]
 

@@ -14,6 +14,7 @@ from noiserobust.errors import check_number, unknown_name
 from noiserobust.results import cells
 from noiserobust.results.schema import (
     CHIP_COLUMNS,
+    CLEAN,
     COMPARISON_COLUMNS,
     TOLERANCE_COLUMNS,
     is_accuracy,
@@ -23,7 +24,6 @@ from noiserobust.stats.compare import Comparison, compare, holm
 from noiserobust.stats.curves import curve_area, tolerable_level
 from noiserobust.stats.tails import ChipSample, Estimated, draws_needed
 
-CLEAN = 0.0
 NOTHING = Estimated(math.nan, math.nan, math.nan)
 
 

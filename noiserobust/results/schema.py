@@ -131,6 +131,12 @@ TOLERANCE_COLUMNS = [
 ]
 """Columns of ``tolerance.csv`` of a report, in order: the mean over levels, and the level at which ``drop`` is lost."""
 
+TRAINING_COLUMNS = ["train_seed", "weights"]
+"""The columns that tell one weight file of a method from another: two may carry the same train seed."""
+
+CLEAN = 0.0
+"""The level that is without noise."""
+
 GROUP_COLUMNS = SUMMARY_COLUMNS[:5]
 """The columns that tell one row of ``summary.csv`` from another."""
 

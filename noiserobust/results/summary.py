@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
-from noiserobust.results.schema import GROUP_COLUMNS, PRECISION_COLUMNS, SAMPLED_DTYPES, SUMMARY_COLUMNS, is_accuracy
+from noiserobust.results.schema import (
+    GROUP_COLUMNS,
+    PRECISION_COLUMNS,
+    SAMPLED_DTYPES,
+    SUMMARY_COLUMNS,
+    TRAINING_COLUMNS,
+    is_accuracy,
+)
 from noiserobust.stats.components import noise_std, seed_std
 from noiserobust.stats.intervals import mean_interval
 from noiserobust.stats.twostage import Estimate, chips_for, estimate
-
-_WEIGHTS = ["train_seed", "weights"]  # two weight files may carry the same train seed; they are still two trainings
 
 
 def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
@@ -32,7 +37,7 @@ def summarize(draws: pd.DataFrame, ci_level: float = 0.95) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for key, group in draws.groupby(GROUP_COLUMNS, sort=True):
-        seeds = [g for _, g in group.groupby(_WEIGHTS, sort=True)]
+        seeds = [g for _, g in group.groupby(TRAINING_COLUMNS, sort=True)]
         if is_sampled(group):
             found = [estimate_sampled(g, ci_level) for g in seeds]
             means = np.array([e.mean for e in found])
