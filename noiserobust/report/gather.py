@@ -19,7 +19,8 @@ from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows, with_sa
 from noiserobust.results.summary import is_sampled
 from noiserobust.results.trainings import TrainingRun, read_trainings
 
-_KINDS = ("evaluation", "training", "sensitivity")
+_KINDS = ("evaluation", "training", "sensitivity", "landscape", "filters", "sharpness", "gradients", "curvature")
+_DIAGNOSES = _KINDS[2:]
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,17 @@ def is_result_folder(folder: Path) -> bool:
 
 
 def kind_of(folder: Path) -> str | None:
-    """Return what a folder holds: an evaluation, a training, a sensitivity, or nothing of ours."""
-    if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists():
-        return "evaluation"
+    """Return what a folder holds: an evaluation, a training, a diagnosis (of which kind), or nothing of ours.
+
+    What the manifest says goes first: a landscape is made of draws too, but these are of weights that nobody deploys.
+    """
     try:
         kind = _read_manifest(folder / MANIFEST_FILE).get("kind")
     except NoiseRobustError:  # there is none, or that of somebody else
-        return None
-    return kind if kind in _KINDS else None
+        kind = None
+    if kind in _KINDS:
+        return str(kind)
+    return "evaluation" if (folder / DRAWS_FILE).exists() or (folder / JOURNAL_FILE).exists() else None
 
 
 def gather(folders: Sequence[Path]) -> Gathered:
@@ -109,11 +113,11 @@ def gather(folders: Sequence[Path]) -> Gathered:
     sensitivities: dict[Path, Sensitivity] = {}
     diagnosed: set[Path] = set()
     for folder in folders:
-        found = list(_find(folder))
+        found = list(find(folder))
         for path, kind in found:
             key = path.resolve()
             if kind == "evaluation" and key not in sources:
-                sources[key] = _read(path)
+                sources[key] = read_source(path)
             elif kind == "training" and key not in trainings:
                 trainings[key] = read_trainings(path)
             elif kind == "sensitivity" and (path / SENSITIVITY_FILE).exists() and key not in diagnosed:
@@ -129,10 +133,9 @@ def gather(folders: Sequence[Path]) -> Gathered:
         raise MissingFileError(
             f"Expected {folders[0]} to hold an evaluation beside trainings and diagnoses, but there is none"
         )
-    _check_one_training(list(sources.values()))
     runs = [run for found in trainings.values() for run in found]
     own, others = _trainings_of(list(sources.values()), runs)
-    return Gathered(_join(list(sources.values())), tuple(sources.values()), own, others, sensitivities)
+    return Gathered(join(list(sources.values())), tuple(sources.values()), own, others, sensitivities)
 
 
 def _trainings_of(
@@ -156,16 +159,22 @@ def _trainings_of(
     return tuple(own.values()), tuple(others)
 
 
-def _find(folder: Path) -> Iterator[tuple[Path, str]]:
+def find(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the folders of ours at any depth, by name, and what each holds (see :func:`kind_of`)."""
     for path, names, _ in os.walk(folder):
         kind = kind_of(Path(path))
         # In place: os.walk then visits by name and skips .git and the like, and what a diagnosis was made of.
-        names[:] = [] if kind == "sensitivity" else sorted(n for n in names if not n.startswith("."))
+        names[:] = [] if kind in _DIAGNOSES else sorted(n for n in names if not n.startswith("."))
         if kind:
             yield Path(path), kind
 
 
-def _read(folder: Path) -> Source:
+def read_source(folder: Path) -> Source:
+    """Read an evaluation.
+
+    Raises:
+        InvalidValueError: if a file is damaged, or a value is none that an evaluation can have.
+    """
     try:
         draws = as_frame(read_rows(folder))
     except OverflowError:
@@ -215,7 +224,13 @@ def _hashes(source: Source) -> dict[tuple[str, int, str], str]:
     return known
 
 
-def _join(sources: Sequence[Source]) -> pd.DataFrame:
+def join(sources: Sequence[Source]) -> pd.DataFrame:
+    """Return the draws of evaluations, each counted once.
+
+    Raises:
+        InvalidValueError: if two of them contradict each other.
+    """
+    _check_one_training(sources)
     rows = pd.concat([s.draws.assign(source=i) for i, s in enumerate(sources)], ignore_index=True)
     if set(SAMPLED_DTYPES) <= set(rows):
         rows = with_sampling(rows)

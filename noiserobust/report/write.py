@@ -73,7 +73,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     gathered = gather([Path(f) for f in folders])
     # A result folder has a summary.csv of its own; ours is the same only if nothing else is joined to it.
     other = is_result_folder(out) and [s.folder.resolve() for s in gathered.sources] != [out.resolve()]
-    if other or kind_of(out) in ("training", "sensitivity"):
+    if other or kind_of(out) not in (None, "evaluation"):
         raise InvalidValueError(
             f"Expected `out` to be a folder for the report alone, but {out} holds results of its own"
         )

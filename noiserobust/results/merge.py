@@ -13,6 +13,9 @@ from noiserobust.results.schema import DRAW_KEY, MANIFEST_FILE
 from noiserobust.results.store import DrawStore, Row, as_frame, differing_keys, read_rows
 from noiserobust.results.summary import summarize
 
+DRAWN = ("evaluation", "landscape")
+"""Kinds of folders with draws."""
+
 _SETTLED = ("batch_size", "precision")  # of what was settled, what may change a result
 
 
@@ -52,7 +55,7 @@ def merge_folders(folders: Sequence[Path], out: Path) -> int:
             key = tuple(row[c] for c in DRAW_KEY)
             first, where = rows.setdefault(key, (row, folder))
             _check_agrees(where, first, folder, row)
-    with DrawStore(out, content["configuration"], content["environment"]) as store:
+    with DrawStore(out, content["configuration"], content["environment"], content["kind"]) as store:
         if "settled" in content:
             kept = store.remember("settled", lambda: content["settled"])
             _check_same(folders[reference], content, out, {**content, "settled": kept})
@@ -73,7 +76,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST_FILE)
     if (
         not isinstance(manifest, dict)
-        or manifest.get("kind") != "evaluation"
+        or manifest.get("kind") not in DRAWN
         or not isinstance(manifest.get("configuration"), dict)
     ):
         raise InvalidValueError(f"Expected {folder} to hold an evaluation, but its {MANIFEST_FILE} is not that of one")
@@ -81,6 +84,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, manifest: dict[str, Any], other: Path, others: dict[str, Any]) -> None:
+    if manifest["kind"] != others["kind"]:
+        raise InvalidValueError(f"Expected parts of one evaluation, but {folder} and {other} are of different kinds")
     differing = differing_keys(manifest["configuration"], others["configuration"])
     if not differing and "settled" in manifest and "settled" in others:
         one, two = ({key: m["settled"].get(key) for key in _SETTLED} for m in (manifest, others))

@@ -43,7 +43,7 @@ class ResultFolder:
 
     Args:
         path: the folder; created if missing.
-        kind: what the folder holds, ``"evaluation"`` or ``"training"``.
+        kind: what the folder holds, such as ``"evaluation"`` or ``"training"``.
         configuration: everything that determines the results, JSON-able. A folder that already holds another
             configuration is refused.
         environment: what does not determine the results but should be known: versions, device, command. The manifest
@@ -123,10 +123,22 @@ class DrawStore(ResultFolder):
     Each row is durable as soon as :meth:`append` returns. Rows go to a journal first; :meth:`finish` turns it into
     ``draws.csv``, which therefore is always whole. A torn last line of the journal (a kill, a full disk) is dropped
     when the folder is opened again.
+
+    Args:
+        path: as for :class:`ResultFolder`.
+        configuration: as for :class:`ResultFolder`.
+        environment: as for :class:`ResultFolder`.
+        kind: what the draws are of.
     """
 
-    def __init__(self, path: Path, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-        super().__init__(path, "evaluation", configuration, environment)
+    def __init__(
+        self,
+        path: Path,
+        configuration: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        kind: str = "evaluation",
+    ) -> None:
+        super().__init__(path, kind, configuration, environment)
 
     def _open(self, kind: str, configuration: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         super()._open(kind, configuration, environment)

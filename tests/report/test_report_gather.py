@@ -7,7 +7,8 @@ import pytest
 from report_folders import make_folder, make_rows
 
 from noiserobust.errors import InvalidValueError, MissingFileError
-from noiserobust.report.gather import gather
+from noiserobust.report import write_report
+from noiserobust.report.gather import gather, kind_of
 
 
 def rows_of(method="SGD", seeds=(0,), levels=(0.0, 0.1), draws=2):
@@ -94,3 +95,24 @@ def test_numbers_that_are_none_are_refused(tmp_path, change):
 def test_no_folders_at_all_are_refused():
     with pytest.raises(InvalidValueError, match="at least one"):
         gather([])
+
+
+@pytest.mark.parametrize("kind", ["landscape", "filters"])
+def test_a_landscape_is_no_evaluation_although_it_has_draws(tmp_path, kind):
+    make_folder(tmp_path / "good", rows_of())
+    other = make_folder(tmp_path / "around", rows_of("SAM"))
+    make_folder(other / "inside", rows_of("RWP"))
+    manifest = other / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"evaluation"', f'"{kind}"'))
+    assert kind_of(other) == kind
+    assert gather([tmp_path]).methods == ("SGD",)
+    with pytest.raises(MissingFileError, match="to hold an evaluation beside"):
+        gather([other])
+    with pytest.raises(InvalidValueError, match="results of its own"):
+        write_report([tmp_path / "good"], other)
+
+
+def test_draws_with_the_manifest_of_somebody_else_are_an_evaluation(tmp_path):
+    folder = make_folder(tmp_path / "a", rows_of())
+    (folder / "manifest.json").write_text('{"kind": "cargo"}')
+    assert kind_of(folder) == "evaluation"
