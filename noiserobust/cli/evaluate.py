@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
+from noiserobust.cli.parsing import DATA, DOWNLOAD, SPLIT, model_args
 from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError
 from noiserobust.progress import duration
@@ -39,7 +39,8 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--weights", type=Path, nargs="+", required=True, help=".safetensors, .pt, .pth or .th files, one a train seed"
     )
-    parser.add_argument("--data", type=str, required=True, help=f"{DATA}; the test split")
+    parser.add_argument("--data", type=str, required=True, help=DATA)
+    parser.add_argument("--split", type=str, default="test", help=SPLIT)
     parser.add_argument("--download", action="store_true", help=DOWNLOAD)
     parser.add_argument(
         "--normalize",
@@ -87,7 +88,7 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--analog", action="store_true", help="simulate the full analog tile with converters, bounds and output noise"
     )
-    parser.add_argument("--examples", type=int, help="how many test examples, for slow simulations; default: all")
+    parser.add_argument("--examples", type=int, help="how many of the examples, for slow simulations; default: all")
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
     parser.add_argument("--executor", type=str, default="serial", help="serial, processes (of this machine) or ray")
     parser.add_argument("--workers", type=int, help="of processes and ray; default: one for each core, or each GPU")

@@ -18,6 +18,7 @@ DATA = (
     "digits, cifar10, cifar100, mnist or fashion-mnist (in $NOISEROBUST_DATA or ./data, or cifar10:PATH), "
     "cifar10-c:DIR/fog/3, npz:FILE, imagefolder:DIR[@size=224] or file.py:callable"
 )
+SPLIT = "of the data: test or train"
 DOWNLOAD = "fetch cifar10, cifar100, mnist or fashion-mnist if they are not there, and check them"
 
 

@@ -199,6 +199,7 @@ def run_into(
     part: Part = (1, 1),
     executor: Executor | None = None,
     how: Settled | None = None,
+    kind: str = "evaluation",
 ) -> EvaluationResult:
     """Evaluate into a folder, keeping the finished draws of an earlier run of the same configuration.
 
@@ -212,12 +213,13 @@ def run_into(
         part: which part of how many is computed.
         executor: where draws are computed; by default here, one after the other.
         how: what was settled before, for several evaluations alike; by default it is settled here.
+        kind: what the manifest says that the folder holds.
 
     Raises:
         InvalidValueError: if the folder holds results of another configuration.
         OutputError: if it cannot be written to.
     """
-    with DrawStore(out, configuration, environment({"device": str(forward.device)})) as store:
+    with DrawStore(out, configuration, environment({"device": str(forward.device)}), kind) as store:
         forward = settled(forward, store.remember("settled", lambda: how or settle(subjects[0], forward, plan)))
         rest: dict[str, Any] = {"done": store.rows, "keep": store.append, "progress": progress, "executor": executor}
         if plan.until is not None:

@@ -31,6 +31,9 @@ from noiserobust.rng import Stream
 
 Loaded = ArrayData | DataLoader[Any]
 
+TEST = "test"
+"""The split that is evaluated unless another is asked for."""
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -39,7 +42,7 @@ class EvaluateConfig:
     Args:
         model: registered name, package.module:callable or path/to/file.py:callable.
         weights: weights files; each is one train seed.
-        data: name of the data set; its test split is used.
+        data: name of the data set.
         noise: name of the noise, of a profile, or a .yaml file.
         levels: severities in the units of the noise, or ``clean``.
         draws: chips for each file and level, by default 10; with ``until`` at most so many, by default 10,000.
@@ -54,9 +57,10 @@ class EvaluateConfig:
         reads: how often a device is read: once a ``pass`` over the data, or anew for each ``batch``.
         analog: whether layers are simulated as full analog tiles.
         metrics: what is measured: ``accuracy``, ``top5``, ``loss`` or file.py:callable.
-        examples: how many test examples are used, the first of a fixed random order; by default all.
+        examples: how many examples of the split are used, the first of a fixed random order; by default all.
         calibration_examples: how many training examples it takes, >= 2.
         until: half-width of the 95% interval for the mean over chips at which no more are drawn.
+        split: of the data set, ``test`` or ``train``.
     """
 
     model: str
@@ -79,6 +83,7 @@ class EvaluateConfig:
     examples: int | None = None
     metrics: Sequence[str] = ("accuracy",)
     until: float | None = None
+    split: str = TEST
 
 
 def evaluate_files(
@@ -142,26 +147,86 @@ def resolve_files(
     calibration = _calibration(config, download=download)
     extra: dict[str, Any] = {"calibration": calibration, "reads": config.reads, "analog": config.analog}
     plan = Plan(noise, levels, draws_of(config.draws, config.until), config.seed, **extra, until=config.until)
-    files = [read_weights(path) for path in config.weights]
-    model = build_model(config.model, config.model_args)
+    found = resolve_weights(config.model, config.weights, config.model_args, config.method, config.normalize)
+    data, said = resolve_data(config.data, config.split, config.examples, config.seed, download=download)
+    forward = make_forward(data, found.normalize, config.device, config.precision, config.batch_size, config.metrics)
+    return found.subjects, forward, plan, describe(plan, forward, found.model, {**found.described, "data": said})
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """Weights files of one architecture.
+
+    Args:
+        model: built, with the weights of one of the files.
+        subjects: one a file; they share the model.
+        normalize: what was asked for, else what the weights were trained with, else ``auto``.
+        described: what a configuration says of them, JSON-able.
+    """
+
+    model: nn.Module
+    subjects: list[Subject]
+    normalize: str
+    described: dict[str, Any]
+
+
+def resolve_weights(
+    model: str,
+    weights: Sequence[Path],
+    model_args: Mapping[str, Any] | None = None,
+    method: str | None = None,
+    normalize: str | None = None,
+) -> NamedWeights:
+    """Return weights files with the model they belong to.
+
+    Args:
+        model: as in :class:`EvaluateConfig`.
+        weights: as in :class:`EvaluateConfig`.
+        model_args: as in :class:`EvaluateConfig`.
+        method: as in :class:`EvaluateConfig`.
+        normalize: as in :class:`EvaluateConfig`.
+
+    Raises:
+        NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
+    """
+    files = [read_weights(path) for path in weights]
+    network = build_model(model, model_args or {})
     for file in files:
-        fit_weights(model, file)  # all are checked before the first is evaluated
-    subjects = _subjects(files, model, config.method)
-    normalize = config.normalize or _trained_normalize(files) or "auto"
-    data = _some(load_data(config.data, "test", download=download), config)
-    forward = make_forward(data, normalize, config.device, config.precision, config.batch_size, config.metrics)
-    weights = [
+        fit_weights(network, file)  # all are checked before the first is evaluated
+    subjects = _subjects(files, network, method)
+    entries = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed, **_trained(w.metadata)}
         for s, w in zip(subjects, files, strict=True)
     ]
-    more = {
-        "model": config.model,
-        "model_args": dict(config.model_args),
-        "model_code_sha256": source_sha256(config.model),
-        "weights": weights,
-        "data": {"name": config.data},
+    described = {
+        "model": model,
+        "model_args": dict(model_args or {}),
+        "model_code_sha256": source_sha256(model),
+        "weights": entries,
     }
-    return subjects, forward, plan, describe(plan, forward, model, more)
+    return NamedWeights(network, subjects, normalize or _trained_normalize(files) or "auto", described)
+
+
+def resolve_data(
+    name: str, split: str = TEST, examples: int | None = None, seed: int = 0, *, download: bool = False
+) -> tuple[Loaded, dict[str, Any]]:
+    """Return data by name, and what a configuration says of them beside their hash.
+
+    Args:
+        name: of the data set.
+        split: ``test`` or ``train``.
+        examples: how many are used, the first of a random order; by default all.
+        seed: root seed of that order.
+        download: whether to fetch data of a known data set that are not there.
+
+    Raises:
+        NoiseRobustError: if they do not exist or are not valid.
+    """
+    data = load_data(name, split, download=download)
+    if examples is not None:
+        data = _chosen(data, check_integer("examples", examples, minimum=1), "examples", seed)
+    # The test split is not named, so that folders of versions that knew no other are continued.
+    return data, {"name": name, **({} if split == TEST else {"split": split})}
 
 
 def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | None:
@@ -171,12 +236,6 @@ def _calibration(config: EvaluateConfig, *, download: bool) -> Calibration | Non
     number = check_integer("calibration-examples", config.calibration_examples, minimum=2)
     data = load_data(config.data, "train", download=download)
     return Calibration(config.calibrate, _chosen(data, number, "calibrate", config.seed).x)
-
-
-def _some(data: Loaded, config: EvaluateConfig) -> Loaded:
-    if config.examples is None:
-        return data
-    return _chosen(data, check_integer("examples", config.examples, minimum=1), "examples", config.seed)
 
 
 def _chosen(data: Loaded, number: int, setting: str, seed: int) -> ArrayData:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -148,6 +148,15 @@ class Forward:
                 f"{values[~values.isfinite()][0]}; is the noise or the data out of all proportion?"
             )
         return values
+
+    def batches(self, model: nn.Module) -> Iterator[tuple[Any, Any, int]]:
+        """Yield inputs as a placed model takes them, targets on the device, and the number of examples of each batch.
+
+        A loader that shuffles draws from torch's global generator.
+        """
+        dtype = as_it_is(model, "fp32").dtype
+        for x, y in self._stored_batches():
+            yield self._prepared(x, dtype), _to(y, self.device), _length(x, y)
 
     def prepared(self, x: Tensor, model: nn.Module) -> Any:
         """Return stored inputs as a placed model takes them."""

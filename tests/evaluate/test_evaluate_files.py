@@ -134,3 +134,30 @@ def test_weights_that_change_meanwhile_are_refused(tmp_path: Path) -> None:
     path.unlink()
     state = copied().state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_train_split_is_other_data_and_said_of_it_only(config: EvaluateConfig, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    with np.load(tmp_path / "data.npz") as arrays:
+        test = dict(arrays)
+    train = {"x": random.normal(size=(30, 64)).astype(np.float32), "y": random.integers(0, 10, 30)}
+    both = {f"{split}_{k}": v for split, part in (("train", train), ("test", test)) for k, v in part.items()}
+    np.savez(tmp_path / "data.npz", **both)
+    expected = {"test": test, "train": train}
+    for split, arrays in expected.items():
+        result = evaluate_files(replace(config, split=split), tmp_path / split)
+        wanted = nr.evaluate(
+            [model(3), model(1)],
+            (arrays["x"], arrays["y"]),
+            noise=nr.GaussianNoise(0),
+            levels=[0, 0.3],
+            draws=3,
+            train_seeds=[3, 1],
+        )
+        assert values(result.draws) == values(wanted.draws)
+        said = json.loads((tmp_path / split / "manifest.json").read_text())["configuration"]["data"]
+        assert said.get("split") == {"test": None, "train": "train"}[split]  # as in folders of earlier versions
+    with pytest.raises(InvalidValueError, match=r"differing: data\.n_examples, data\.sha256, data\.split"):
+        evaluate_files(replace(config, split="train"), tmp_path / "test")
+    with pytest.raises(InvalidValueError, match="`split` to be one of 'test', 'train', but got 'valid'"):
+        evaluate_files(replace(config, split="valid"), tmp_path / "valid")
