@@ -238,6 +238,45 @@ class SelectConfig:
 
 
 @dataclass(frozen=True)
+class RecordConfig:
+    """What is recorded of the loss around the weights while a training goes on, in diagnostics.csv.
+
+    Args:
+        every: optimizer steps between samples, >= 1, or auto: as seldom as takes 3% of the training's passes; by
+            default nothing is recorded.
+        batches: fixed batches of the training data, and of the held-out data, that samples are taken on, >= 1.
+        levels: sigmas of max-scaled Gaussian noise at which the average-direction sharpness is taken.
+        rhos: radii at which the ascent-direction sharpness is taken.
+        draws: noise draws for each of the levels, the same for all samples, >= 2.
+        batch_statistics: whether gradients, and the loss where the method takes its own, are recorded as they are in
+            training, where batch norm uses the statistics of each batch; sharpness never is.
+        tensorboard: whether it is written for TensorBoard too.
+    """
+
+    every: int | str | None = None
+    batches: int = 2
+    levels: list[float] = field(default_factory=lambda: [0.02, 0.07])
+    rhos: list[float] = field(default_factory=lambda: [0.05])
+    draws: int = 2
+    batch_statistics: bool = True
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.every, str):
+            check_choice("record.every", self.every, ("auto",))
+        elif self.every is not None:
+            check_integer("record.every", self.every, minimum=1)
+        check_integer("record.batches", self.batches, minimum=1)
+        check_integer("record.draws", self.draws, minimum=2)
+        for name in ("levels", "rhos"):
+            values = getattr(self, name)
+            for value in values:
+                check_number(f"record.{name}", value, above=0)
+            if len(set(values)) < len(values):
+                raise InvalidValueError(f"Expected `record.{name}` to be distinct, but got {values!r}")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training.
 
@@ -264,6 +303,7 @@ class TrainConfig:
         select: how the best epoch is selected.
         seed: root seed of all random numbers, >= 0.
         label: name of the method in result tables; by default method.name.
+        record: what is recorded of the loss around the weights; it does not change the training.
     """
 
     model: str
@@ -286,6 +326,7 @@ class TrainConfig:
     select: SelectConfig = field(default_factory=SelectConfig)
     seed: int = 0
     label: str | None = None
+    record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
         check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
@@ -315,5 +356,8 @@ class TrainConfig:
         return self.label or self.method.name
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings as nested dictionaries, JSON-able."""
-        return asdict(self)
+        """Return all settings as nested dictionaries, JSON-able; those of a recording only if there is one."""
+        settings = asdict(self)
+        if self.record.every is None:  # so that trainings of versions that could not record are continued
+            del settings["record"]
+        return settings

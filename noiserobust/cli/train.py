@@ -36,6 +36,7 @@ def add_train(parser: ArgumentParser) -> None:
 
 def train(settings: Namespace) -> None:
     """Run it."""
+    from noiserobust.diagnose.recorder import Recorder
     from noiserobust.evaluate.forward import pick_device
     from noiserobust.evaluate.heldout import held_out_score
     from noiserobust.train.distributed import process_group
@@ -50,6 +51,7 @@ def train(settings: Namespace) -> None:
             settings.seeds,
             settings.out,
             make_score=held_out_score,
+            make_recorder=Recorder.of,
             device=device,
             ranks=ranks,
             resume=settings.resume,

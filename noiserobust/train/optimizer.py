@@ -14,7 +14,7 @@ from noiserobust.errors import InvalidValueError, StateError, check_integer, che
 from noiserobust.rng import Stream
 from noiserobust.train.clipping import WeightClip
 from noiserobust.train.distributed import check_whole
-from noiserobust.train.method import Method
+from noiserobust.train.method import Memory, Method
 from noiserobust.train.passes import Closure, Passes
 from noiserobust.train.schedules import Constant, Schedule
 
@@ -148,6 +148,11 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         None after a state was loaded that does not say.
         """
         return self._passes.count
+
+    @property
+    def memory(self) -> Memory:
+        """What the method remembers of past gradients, by the name of the weight."""
+        return self._passes.memory
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:

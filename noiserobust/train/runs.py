@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -43,6 +43,26 @@ MakeScore = Callable[[ArrayData, Normalize, TrainConfig, int, torch.device], Sco
 """Makes the measure of held-out accuracy for one train seed; the evaluator has it, the trainer does not import it."""
 
 
+class Recorder(Protocol):
+    """Looks on while a training goes on; :mod:`noiserobust.diagnose.recorder` has one."""
+
+    def start(self) -> None:
+        """Take notice of the first step to come."""
+
+    def step(self) -> None:
+        """Take notice of a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it takes to go on."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on."""
+
+
+MakeRecorder = Callable[[Trainer, ArrayData | None, Path], Recorder]
+"""Makes what looks on, given the training, held-out data, and the folder of the train seed."""
+
+
 def train_seeds(
     config: TrainConfig,
     seeds: Sequence[int],
@@ -50,6 +70,7 @@ def train_seeds(
     *,
     make_score: MakeScore,
     device: torch.device,
+    make_recorder: MakeRecorder | None = None,
     ranks: Ranks | None = None,
     resume: bool = False,
     download: bool = False,
@@ -68,6 +89,7 @@ def train_seeds(
         out: folder.
         make_score: makes the measure by which the best epoch is selected.
         device: where to compute.
+        make_recorder: makes what records the loss around the weights; needed if ``config.record`` asks for it.
         ranks: which of several processes this is; the first writes, all need to see the same ``out``.
         resume: whether ``out`` has to hold a training of this configuration already.
         download: whether to fetch data of a known data set that are not there.
@@ -87,6 +109,8 @@ def train_seeds(
     for seed in seeds:
         check_integer("seeds", seed, minimum=0)
     check_number("checkpoint_seconds", checkpoint_seconds, minimum=0)
+    if config.record.every is not None and make_recorder is None:
+        raise InvalidValueError("Expected `make_recorder` to be given with `config.record`, but got None")
     ranks = ranks or Ranks()
     # Everything that can be wrong with the settings is found before the first epoch.
     build_method(config.method)
@@ -132,7 +156,10 @@ def train_seeds(
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
             model = _build(config, seed)
             trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score, ranks=ranks)
-            run = _Run(trainer, folder, metadata | {"train_seed": str(seed)}, checkpoint_seconds)
+            recorder = None
+            if make_recorder and config.record.every is not None and ranks.leads:
+                recorder = make_recorder(trainer, held_out, folder)
+            run = _Run(trainer, folder, metadata | {"train_seed": str(seed)}, checkpoint_seconds, recorder)
             run.finish(progress and ranks.leads)
             ranks.wait()
     return [out / f"seed{seed}" / BEST_FILE for seed in seeds]
@@ -173,18 +200,28 @@ def _check_fits(model: nn.Module, data: ArrayData, normalize: Normalize, device:
 class _Run:
     """One train seed on its way from wherever it was left to its weights files."""
 
-    def __init__(self, trainer: Trainer, folder: Path, metadata: dict[str, str], checkpoint_seconds: float) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        metadata: dict[str, str],
+        checkpoint_seconds: float,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.trainer = trainer
         self.folder = folder
         self.metadata = metadata
         self.checkpoint = folder / CHECKPOINT_FILE
         self.checkpoint_seconds = checkpoint_seconds
+        self.recorder = recorder
         self.rows: list[dict[str, Any]] = []
         if self.checkpoint.is_file():
             state = read_checkpoint(self.checkpoint)
             try:
                 trainer.load_state_dict(state["trainer"])
                 self.rows = list(state["epochs"])
+                if recorder is not None:
+                    recorder.load_state_dict(state["recorder"])
                 if len(self.rows) != trainer.progress.epoch - 1:
                     raise ValueError("epochs are missing")
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -196,6 +233,8 @@ class _Run:
         trainer, config = self.trainer, self.trainer.config
         if trainer.ranks.leads:
             self._tidy()
+        if self.recorder is not None:
+            self.recorder.start()
         done = (trainer.progress.epoch - 1) * trainer.steps_per_epoch + trainer.progress.index
         label = f"{config.method_label} seed {self.metadata['train_seed']}"
         with tqdm(
@@ -204,6 +243,8 @@ class _Run:
 
             def tick() -> None:
                 bar.update()
+                if self.recorder is not None:
+                    self.recorder.step()
                 # Several processes have generators of their own: their state is that of the end of an epoch.
                 if trainer.ranks.world == 1 and time.monotonic() - self.saved >= self.checkpoint_seconds:
                     self._save()
@@ -227,7 +268,10 @@ class _Run:
 
     def _save(self) -> None:
         if self.trainer.ranks.leads:
-            write_checkpoint(self.checkpoint, {"trainer": self.trainer.state_dict(), "epochs": self.rows})
+            state = {"trainer": self.trainer.state_dict(), "epochs": self.rows}
+            if self.recorder is not None:
+                state["recorder"] = self.recorder.state_dict()
+            write_checkpoint(self.checkpoint, state)
         self.saved = time.monotonic()
 
     def _write_metrics(self) -> None:
