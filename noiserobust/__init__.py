@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from noiserobust.data.registry import load_data as load_data
+    from noiserobust.diagnose.cost import dom_cost as dom_cost
     from noiserobust.diagnose.sensitivity import layer_sensitivity as layer_sensitivity
     from noiserobust.errors import NoiseRobustError as NoiseRobustError
     from noiserobust.evaluate.api import evaluate as evaluate
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from noiserobust.train.arwp import ARWP as ARWP
     from noiserobust.train.augment import WeightAugmentation as WeightAugmentation
     from noiserobust.train.clipping import WeightClip as WeightClip
-    from noiserobust.train.cost import dom_cost as dom_cost
     from noiserobust.train.method import Unperturbed as Unperturbed
     from noiserobust.train.optimizer import PerturbedOptimizer as PerturbedOptimizer
     from noiserobust.train.rwp import RWP as RWP
@@ -83,19 +83,21 @@ _HOMES = {
     "OffToOn": "train.schedules",
     "WeightClip": "train.clipping",
     "recalibrate": "models.batchnorm",
-    "dom_cost": "train.cost",
+    "dom_cost": "diagnose.cost",
     "evaluate": "evaluate.api",
     "Calibration": "evaluate.calibration",
     "EvaluationResult": "evaluate.montecarlo",
     "layer_sensitivity": "diagnose.sensitivity",
 }
 
-__all__ = sorted([*_HOMES, "__version__", "stats"])
+_NAMESPACES = ("diagnose", "stats")
+
+__all__ = sorted([*_HOMES, *_NAMESPACES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "stats":
-        return import_module(f"{__name__}.stats")
+    if name in _NAMESPACES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -29,21 +29,29 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    variables = dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
+    text = re.sub(r"\$(\w+)", lambda m: variables.get(m[1], m[0]), text)
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("noiserobust ")]
-    assert len(commands) == 14
+    assert len(commands) == 20
     random = np.random.default_rng(0)
     rows = [f"{g},{g + random.normal()},{t}" for g in range(1, 25) for t in (20, 3600)]
     (tmp_path / "measurements.csv").write_text("\n".join(["target_us,measured_us,time_s", *rows]))
     fewer = {
         "train": ["--epochs", "1"],
         "evaluate": ["--draws", "2"],
-        "diagnose": ["--draws", "2", "--wanted", "5"],
+        "figures": ["--points", "3", "--examples", "50", "--only", "1", "3", "7"],
+        "sensitivity": ["--draws", "2", "--wanted", "5"],
+        "landscape": ["--points", "3"],
+        "sharpness": ["--draws", "2"],
+        "gradients": ["--batches", "1"],
+        "curvature": ["--examples", "50", "--probes", "2"],
     }  # to save time
     for _, verb, *words in commands:
         if "mynet.py:build" in words:  # a file of the reader's own
             continue
         arguments = [p for word in words for p in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
-        assert main([verb, *arguments, *fewer.get(verb, [])]) == 0, verb
+        assert main([verb, *arguments, *fewer.get(words[0] if verb == "diagnose" else verb, [])]) == 0, verb
+    assert (tmp_path / "figures/figure-7.png").exists()
     assert (tmp_path / "report/report.html").exists()
 
 

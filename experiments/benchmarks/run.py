@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import torch
 from devices import devices
+from diagnose import diagnose
 from engine import engine, executors
 from report import report
 from timing import medians, show
@@ -116,7 +117,18 @@ def main() -> None:
     """Run all benchmarks."""
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, medians over turns")
-    for benchmark in (command_line, chips, devices, evaluation, engine, executors, calibration, training, report):
+    for benchmark in (
+        command_line,
+        chips,
+        devices,
+        evaluation,
+        engine,
+        executors,
+        calibration,
+        training,
+        diagnose,
+        report,
+    ):
         benchmark()
 
 

@@ -1,4 +1,5 @@
-"""The command line: ``noiserobust demo | train | evaluate | merge | compare | report | diagnose | profiles``.
+"""The command line: ``noiserobust demo | train | evaluate | merge | compare | report | figures | diagnose |
+profiles``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -22,6 +23,7 @@ from noiserobust.cli.evaluate import (
     evaluate,
     merge,
 )
+from noiserobust.cli.figures import add_figures, figures
 from noiserobust.cli.parsing import one_line, parse
 from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.report import add_compare, add_report, compare, report
@@ -37,7 +39,8 @@ _VERBS = {
     "merge": (add_merge, merge, "join the results of parts of one evaluation"),
     "compare": (add_compare, compare, "compare methods on the same train seeds and chips"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),
-    "diagnose": (add_diagnose, diagnose, "find out which layers cost the accuracy under noise"),
+    "figures": (add_figures, figures, "draw the figures of two papers from one's own trainings and evaluations"),
+    "diagnose": (add_diagnose, diagnose, "find out why weights are as robust as they are: landscape, sharpness, gradients, layers"),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
 }
 
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         kept = (
             ""
-            if list(sys.argv[1:] if argv is None else argv)[:1] in (["profiles"], ["report"], ["compare"])
+            if list(sys.argv[1:] if argv is None else argv)[:1] in (["profiles"], ["report"], ["compare"], ["figures"])
             else "; what is finished is kept, the same command goes on from there"
         )
         print(f"noiserobust: interrupted{kept}", file=sys.stderr)

@@ -1,85 +1,41 @@
-"""``noiserobust diagnose``: why a network is as robust as it is."""
+"""``noiserobust diagnose sensitivity``: which layers cost the accuracy under noise."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from noiserobust.cli.parsing import DATA, DOWNLOAD, model_args
+from noiserobust.cli.diagnose.action import Action
+from noiserobust.cli.diagnose.options import BATCH_SIZE, EXAMPLES, EXECUTOR, LEVEL, NOISE, WEIGHTS, Told
+from noiserobust.cli.parsing import model_args
 from noiserobust.config import PRECISIONS
-from noiserobust.errors import InvalidValueError, check_choice
 
 if TYPE_CHECKING:
     from noiserobust.results.sensitivity import Sensitivity
 
-ACTIONS = ("sensitivity",)
-
-_REQUIRED = {"sensitivity": ("model", "weights", "data", "noise", "level", "out")}
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {"type": str, "help": "name, package.module:callable or file.py:callable"},
-    "model_args": {"type": str, "nargs": "+", "default": [], "help": "its arguments, such as num_classes=100"},
-    "weights": {
-        "type": Path,
-        "nargs": "+",
-        "default": [],
-        "help": ".safetensors, .pt, .pth or .th files, one a train seed",
-    },
-    "data": {"type": str, "help": f"{DATA}; the test split"},
-    "download": {"action": "store_true", "default": False, "help": DOWNLOAD},
-    "normalize": {
-        "type": str,
-        "help": "imagenet, cifar10, cifar100, digits, none or m,m,m/s,s,s; default: as trained, else the data "
-        "set's own",
-    },
-    "method": {"type": str, "help": "name of the method in tables; default: what the weights file says"},
-    "noise": {"type": str, "help": "gaussian, laplace, a device profile or FILE.yaml"},
-    "level": {
-        "type": str,
-        "help": "severity: sigma or b as a fraction of the largest weight of a filter, or a time (1d)",
-    },
+_OPTIONS: Told = {
+    **WEIGHTS,
+    **EXAMPLES,
+    **BATCH_SIZE,
+    **NOISE,
+    **LEVEL,
     "draws": {
         "type": int,
         "default": 10,
-        "help": "noise draws (chips) for each file and layer, >= 1; the same for all",
+        "help": "noise draws (chips) for each file and layer, >= 1, the same for all; default: 10",
     },
     "wanted": {
         "type": float,
         "metavar": "ACCURACY",
-        "help": "also find the layers to keep digital for this mean accuracy under noise, in percent",
+        "help": "also find the layers to keep digital for this mean accuracy under noise, in percent, such as 75",
     },
-    "seed": {"type": int, "default": 0, "help": "root seed of the noise draws, >= 0"},
-    "device": {"type": str, "default": "auto", "help": "auto, cpu, cuda:0, ..."},
-    "precision": {"type": str, "default": "fp32", "help": f"{' or '.join(PRECISIONS)}"},
-    "batch_size": {"type": int, "help": "images a pass; default: by the size of the largest layer"},
-    "examples": {"type": int, "help": "how many test examples; default: all"},
-    "executor": {"type": str, "default": "serial", "help": "serial, processes (of this machine) or ray"},
-    "workers": {"type": int, "help": "of processes and ray; default: one for each core, or each GPU"},
-    "address": {"type": str, "help": "of a Ray cluster; auto: the one that this machine is part of"},
-    "out": {"type": Path, "help": "folder for the results; finished draws are kept"},
+    "precision": {"type": str, "default": "fp32", "help": f"{' or '.join(PRECISIONS)}; default: fp32"},
+    **EXECUTOR,
 }
-"""Options, and what the parser is told of them."""
 
 _RANKED = ["layer", "n_weights", "lost", "lost_low", "lost_high", "gained", "gained_low", "gained_high"]
 _STEPS = ["step", "kind", "layer", "digital_share", "mean", "ci_low", "ci_high", "reached"]
-
-
-def add_diagnose(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("action", type=str, help="sensitivity: which layers cost the accuracy under noise")
-    for option, told in _OPTIONS.items():
-        parser.add_argument(f"--{option.replace('_', '-')}", **told)
-
-
-def diagnose(settings: Namespace) -> None:
-    """Run it."""
-    action = check_choice("action", settings.action, ACTIONS)
-    missing = [f"`--{option}`" for option in _REQUIRED[action] if settings[option] in (None, [])]
-    if missing:
-        raise InvalidValueError(f"Expected {', '.join(missing)} to be given, but got nothing")
-    _sensitivity(settings)
 
 
 def _sensitivity(settings: Namespace) -> None:
@@ -139,3 +95,12 @@ def _print_digital(found: Sensitivity) -> None:
                 f"{method}: that is below the wanted {last['wanted']:g}, which was reached on the chips of the search "
                 "only; more --draws make the choice safer, a higher --wanted leaves room"
             )
+
+
+SENSITIVITY = Action(
+    "sensitivity",
+    "which layers cost the accuracy under noise, and which to keep digital",
+    _OPTIONS,
+    ("model", "weights", "data", "noise", "level", "out"),
+    _sensitivity,
+)

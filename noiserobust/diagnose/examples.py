@@ -1,0 +1,214 @@
+"""The examples that losses and gradients are taken on: the same in each pass, and whole batches of a wanted size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
+
+from noiserobust.data.arrays import ArrayData
+from noiserobust.data.normalize import Normalize
+from noiserobust.diagnose import probe
+from noiserobust.diagnose.probe import Batch, Gradient, Loss, class_loss, looked_at, loss_and_gradient, loss_of, trained
+from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.evaluate.api import make_forward
+from noiserobust.evaluate.forward import Data, Forward
+from noiserobust.evaluate.metrics import METRICS, Metric, parse_metrics
+from noiserobust.rng import Stream
+
+T = TypeVar("T")
+
+
+def loss_metric(loss: Loss = class_loss) -> Metric:
+    """Return the mean loss over examples as a metric of an evaluation.
+
+    Args:
+        loss: returns the mean loss of a batch, given outputs and targets; by default the cross-entropy.
+    """
+    if loss is class_loss:
+        return METRICS["loss"]
+    return replace(parse_metrics([loss])[0], name="loss", sums=_Sums(loss))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sum and count of a mean loss; an object, since other processes have to be sent it."""
+
+    loss: Loss
+
+    def __call__(self, output: Any, target: Any) -> tuple[Any, int]:
+        first = next((v for v in (target, output) if isinstance(v, Tensor) and v.ndim), None)
+        number = 1 if first is None else len(first)
+        return self.loss(output, target) * number, number
+
+
+def loss_forward(
+    data: Data, loss: Loss, normalize: str | Normalize, device: str, batch_size: int | None, precision: str = "fp32"
+) -> Forward:
+    """Return what runs networks over data of which the loss is wanted.
+
+    Raises:
+        InvalidValueError: if an argument is not valid.
+    """
+    if not callable(loss):
+        raise InvalidValueError(f"Expected `loss` to be a function of outputs and targets, but got {loss!r}")
+    return make_forward(data, normalize, device, precision, batch_size, [loss_metric(loss)])
+
+
+def in_batches(
+    forward: Forward, m: int | None, batches: int | None, seed: int, *, otherwise: int | None = None
+) -> Forward:
+    """Return what goes over batches of ``m`` examples that are drawn at random, without those that are left over.
+
+    Args:
+        forward: over arrays; or a loader, whose own batches are taken as they come.
+        m: examples a batch, >= 1; None leaves the batches of a loader as they are.
+        batches: how many at most, >= 1; by default all.
+        seed: root seed of the order; the same batches for all networks.
+        otherwise: examples a batch of arrays if ``m`` is None; by default those are left as they are too.
+
+    Raises:
+        InvalidValueError: if an argument is out of range, or batches of a loader are asked to be of another size.
+    """
+    if m is not None:
+        check_integer("m", m, minimum=1)
+    if batches is not None:
+        check_integer("batches", batches, minimum=1)
+    check_integer("seed", seed, minimum=0)
+    arrays = _arrays(forward.data)
+    if m is None and arrays is not None:
+        m = otherwise
+    if m is None:
+        return forward
+    if arrays is None:
+        raise InvalidValueError("Expected `m` to be left out with a DataLoader, which has batches of its own")
+    x, y = arrays
+    if not len(y):
+        raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
+    whole = max(len(y) // m, 1)  # too few for one batch are one
+    chosen = min(whole, batches or whole) * m
+    order = torch.from_numpy(Stream(seed, "diagnose", "batches").permutation(len(y))[:chosen])
+    if isinstance(forward.data, ArrayData):
+        return replace(forward, data=forward.data.subset(order), batch_size=m)
+    return replace(forward, data=DataLoader(TensorDataset(x[order], y[order]), batch_size=m), batch_size=m)
+
+
+def _arrays(data: ArrayData | DataLoader[Any]) -> tuple[Tensor, ...] | None:
+    if isinstance(data, ArrayData):
+        return data.x, data.y
+    dataset = data.dataset
+    plain = isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2
+    return dataset.tensors if plain and isinstance(data.sampler, SequentialSampler) else None  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Batches of data as a placed network takes them.
+
+    Args:
+        model: placed for evaluation.
+        forward: over the data.
+        loss: mean loss of a batch given outputs and targets.
+        batches: how many at most.
+    """
+
+    model: nn.Module
+    forward: Forward
+    loss: Loss = class_loss
+    batches: int | None = None
+
+    def each(self, work: Callable[[Batch, int], T]) -> list[T]:
+        """Return what is found of each batch; torch's global generators are left as they were.
+
+        Args:
+            work: is given a batch, inputs and targets on the device, and the number of its examples.
+
+        Raises:
+            InvalidValueError: if there is no example.
+        """
+        # Of equal state in each pass: a loader that shuffles or augments does the same again.
+        with Stream(0, "loader").as_torch_default():
+            found = [work((x, y), n) for x, y, n in islice(self.forward.batches(self.model), self.batches)]
+        if not found:
+            raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
+        return found
+
+    def mean_loss(self) -> tuple[float, int]:
+        """Return the mean loss over all examples, each counting the same, and their number."""
+
+        def summed(batch: Batch, n: int) -> tuple[Tensor, int]:
+            with torch.no_grad():
+                return loss_of(self.model, batch, self.loss).double() * n, n
+
+        found = self.each(summed)
+        number = sum(n for _, n in found)
+        return float(torch.stack([total for total, _ in found]).sum()) / number, number
+
+    def mean_gradient(self) -> tuple[float, Gradient, int]:
+        """Return mean loss, its gradient and the number of examples; added up in float64, batches by their size."""
+        parameters = trained(self.model)
+        total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+
+        def add(batch: Batch, n: int) -> tuple[Tensor, int]:
+            value, gradient = loss_and_gradient(self.model, batch, self.loss)
+            for sum_, part in zip(total, gradient, strict=True):
+                sum_.add_(part, alpha=n)
+            return value.double() * n, n
+
+        found = self.each(add)
+        number = sum(n for _, n in found)
+        mean = tuple((t / number).to(p.dtype) for t, p in zip(total, parameters, strict=True))
+        return float(torch.stack([part for part, _ in found]).sum()) / number, mean, number
+
+
+@contextmanager
+def examined(
+    model: nn.Module,
+    forward: Forward,
+    loss: Loss = class_loss,
+    batches: int | None = None,
+    *,
+    own: bool = False,
+    batch_statistics: bool = False,
+) -> Iterator[Examples]:
+    """Yield the data as batches for a model, which is left alone: a copy of it is looked at, unless it is our own.
+
+    The copy is in evaluation mode: normalisation uses its stored statistics, nothing is dropped. With
+    ``batch_statistics`` batch norm uses those of each batch, as in training.
+
+    Raises:
+        InvalidValueError: if the model is none, or has no parameter that needs a gradient.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidValueError(f"Expected `model` to be a module, but got {type(model).__name__}")
+    placed = forward.place(model, own=own)
+    trained(placed)
+    with looked_at(placed), probe.batch_statistics(placed) if batch_statistics else nullcontext():
+        yield Examples(placed, forward, loss, batches)
+
+
+def check_finite(loss: float) -> float:
+    """Return the loss at the clean weights.
+
+    Raises:
+        InvalidValueError: if it is no finite number.
+    """
+    if not math.isfinite(loss):
+        raise InvalidValueError(
+            f"Expected the loss of the network to be a finite number, but got {loss}; are the weights or the data out "
+            "of all proportion?"
+        )
+    return loss
+
+
+def standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of independent values, of shape (n,); NaN of a single one."""
+    values = values.double()
+    return float(values.std(correction=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -1,0 +1,154 @@
+"""What figures need that no training records but its weights tell: landscapes and norms of filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from noiserobust.diagnose.files import DiagnoseConfig
+from noiserobust.diagnose.folders import filter_files
+from noiserobust.diagnose.surface import METRICS, LandscapeConfig, landscape_files
+from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError, check_integer
+from noiserobust.evaluate.files import EvaluateConfig
+from noiserobust.executors import Executor, FailedJobsError
+from noiserobust.report.gather import find
+from noiserobust.results.files import read_json
+from noiserobust.results.filters import FILTERS_FILE
+from noiserobust.results.landscapes import LANDSCAPE_FILE, SPLITS
+from noiserobust.results.schema import MANIFEST_FILE
+from noiserobust.results.trainings import TrainingRun, read_trainings
+
+PLANE, LINE, NORMS = "plane", "line", "filters"
+KINDS = (PLANE, LINE, NORMS)
+
+_WEIGHTS = "last.safetensors"
+_LINE_POINTS = 51
+
+
+@dataclass(frozen=True)
+class PortraitConfig:
+    """How landscapes for figures are made.
+
+    Args:
+        points: of a plane, along each direction, >= 2.
+        examples: of each split, >= 1.
+        precision: ``"fp32"`` or ``"bf16"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
+    """
+
+    points: int = 25
+    examples: int = 1000
+    precision: str = "fp32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_integer("points", self.points, minimum=2)
+        check_integer("examples", self.examples, minimum=1)
+
+
+def make_portraits(
+    folders: Sequence[Path],
+    out: Path,
+    kinds: Sequence[str],
+    config: PortraitConfig,
+    *,
+    methods: Sequence[str] | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """Compute what is lacking for the last weights of each training; of several train seeds those of the first.
+
+    Args:
+        folders: searched for trainings, and for what is there already.
+        out: folder; each portrait has one of its own in it, and finished parts of it are kept.
+        kinds: some of :data:`KINDS`: planes of figure 7, lines of rwp-2, norms of rwp-4.
+        config: of the landscapes.
+        methods: labels of trainings; by default all.
+        executor: where points are computed; by default here, one after the other.
+        progress: whether to show progress, and what is computed.
+
+    Returns:
+        What could not be computed, a sentence each.
+
+    Raises:
+        OutputError: if ``out`` cannot be written to.
+    """
+    there = set(_there(folders))
+    failed = []
+    for run in _trainings(folders):
+        if methods is not None and run.method not in methods:
+            continue
+        for kind in kinds:
+            for split in ("",) if kind == NORMS else SPLITS:
+                if (run.sha256, kind, split) in there:
+                    continue
+                name = quote("-".join(filter(None, (run.method, run.sha256[:8], kind, split))), safe="")
+                if progress:
+                    print(f"{run.method}: {kind} {split}".rstrip())
+                try:
+                    _make(run, kind, split, out / name, config, executor, progress)
+                except (OutputError, FailedJobsError):
+                    raise
+                except NoiseRobustError as error:
+                    failed.append(f"{run.method}, {kind} {split}".rstrip() + f": {error}")
+    return failed
+
+
+def _make(
+    run: TrainingRun,
+    kind: str,
+    split: str,
+    out: Path,
+    config: PortraitConfig,
+    executor: Executor | None,
+    progress: bool,
+) -> None:
+    settings = run.configuration
+    if not all(isinstance(settings.get(name), str) for name in ("model", "data")):
+        raise InvalidValueError(f"Expected {run.folder.parent} to say model and data, but it does not")
+    arguments = settings.get("model_args")
+    given: dict[str, Any] = {
+        "model": settings["model"],
+        "weights": [run.folder / _WEIGHTS],
+        "model_args": arguments if isinstance(arguments, Mapping) else {},
+        "normalize": settings.get("normalize"),
+    }
+    if kind == NORMS:
+        filter_files(DiagnoseConfig(**given), out)
+        return
+    shape = LandscapeConfig(points=config.points) if kind == PLANE else LandscapeConfig("random", 1, _LINE_POINTS)
+    more: dict[str, Any] = {"examples": config.examples, "precision": config.precision, "device": config.device}
+    evaluated = EvaluateConfig(
+        data=settings["data"], split=split, noise="", levels=[], metrics=METRICS, **given, **more
+    )
+    landscape_files(evaluated, shape, out, executor=executor, progress=progress)
+
+
+def _trainings(folders: Sequence[Path]) -> Iterator[TrainingRun]:
+    """Yield the trainings that are finished, the first train seed of each configuration."""
+    seen = set()
+    for path in (path for folder in folders for path, kind in find(folder) if kind == "training"):
+        for run in read_trainings(path):
+            if run.sha256 not in seen and (run.folder / _WEIGHTS).is_file():
+                seen.add(run.sha256)
+                yield run
+
+
+def _there(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+    """Yield the hash of a training, kind and split of each portrait that is finished."""
+    for path, kind in (found for folder in folders for found in find(folder)):
+        if not (path / {"landscape": LANDSCAPE_FILE, "filters": FILTERS_FILE}.get(kind, "")).is_file():
+            continue
+        manifest = read_json(path / MANIFEST_FILE)
+        settings = manifest.get("configuration") if isinstance(manifest, dict) else None
+        if not isinstance(settings, dict):
+            continue
+        directions = (settings.get("noise") or {}).get("directions") or []
+        portrait = NORMS if kind == "filters" else {1: LINE, 2: PLANE}.get(len(directions), "")
+        for entry in settings.get("weights") or []:
+            trained = entry.get("trained") if isinstance(entry, dict) else None
+            if isinstance(trained, dict):
+                yield str(trained.get("training_sha256")), portrait, str(settings.get("split") or "")
