@@ -216,6 +216,7 @@ def test_options_without_a_value_are_refused(run, results, option):
     assert not Path("somewhere").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_two_levels_for_one_noise_are_refused(run, results, tmp_path):
     said = refused(run("report", results, "--target", "0.1", "0.2", "--out", tmp_path / "out"))
     assert "`target` to be one level for each noise" in said
@@ -251,6 +252,7 @@ def test_draws_that_cannot_be_are_refused(run, tmp_path, change, said):
         assert said in refused(run(verb, folder, "--out", tmp_path / "out"))
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     "weights",
     [[{"method": ["sgd"], "train_seed": 0}], [{"method": "sgd", "train_seed": {}, "sha256": "x"}], [7], {"a": 1}, None],

@@ -91,6 +91,7 @@ def test_converters_have_their_bits(bits):
     assert (rounded - x).abs().max().item() <= 0.5 / (2 ** (bits - 1) - 1) + 1e-4
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_what_cannot_be_a_tile_stays_digital_and_is_listed(tmp_path):
     model, x = network(groups=2), images()
     y = torch.arange(40) % 5

@@ -158,6 +158,7 @@ def test_a_draw_whose_metrics_were_cut_off_is_finished(tmp_path: Path, monkeypat
         nr.evaluate(network(), data(), out=tmp_path / "cut", **{**settings, "metrics": "loss"})
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_command_measures_what_a_file_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from noiserobust.models.weights import write_weights
 

@@ -304,6 +304,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> list[obj
     return calls
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("call", "number"), [("fsync", 9), ("replace", 1)])
 def test_a_full_disk_leaves_the_old_report_untouched(small, written, tmp_path, monkeypatch, call, number):
     out = tmp_path / "out"
@@ -363,6 +364,7 @@ def test_bad_input_writes_nothing(small, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_out_may_be_the_result_folder_itself_but_not_another_one(small, tmp_path):
     other = make_folder(tmp_path / "other", list(make_rows(["RWP"], [0, 1], "gaussian", "sigma", (0.1,), 2)))
     with pytest.raises(InvalidValueError, match="for the report alone"):
