@@ -154,6 +154,14 @@ def test_a_network_of_one_layer():
     assert table.loc["except", "level"] == 0.3
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A diagnosis that was not interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    diagnose(out, models=[network(0), network(1)], wanted=18.0)
+    return out
+
+
 class TestResuming:
     def interrupt_after(self, monkeypatch, rows):
         append, left = DrawStore.append, [rows]
@@ -167,11 +175,9 @@ class TestResuming:
         monkeypatch.setattr(DrawStore, "append", limited)
 
     @pytest.mark.parametrize("rows", [1, 3, 12, 45])
-    def test_goes_on_to_the_same_bytes(self, tmp_path, monkeypatch, rows):
-        models = [network(0, Counted), network(1, Counted)]
-        settings = {"models": models, "wanted": 18.0}
-        diagnose(tmp_path / "whole", **settings)
-        total = len(list(rows_below(tmp_path / "whole")))
+    def test_goes_on_to_the_same_bytes(self, whole, tmp_path, monkeypatch, rows):
+        settings = {"models": [network(0), network(1)], "wanted": 18.0}
+        total = len(list(rows_below(whole)))
         assert total > 45
         with monkeypatch.context() as patch:
             self.interrupt_after(patch, rows)
@@ -184,7 +190,7 @@ class TestResuming:
         assert len(before) == rows
         diagnose(tmp_path / "out", **settings)
         for name in ("sensitivity.csv", "digital.csv", "layers.csv", "sensitivity.svg", "sensitivity.png"):
-            assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+            assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes()
         assert len(list(rows_below(tmp_path / "out"))) == total
 
     def test_what_is_finished_is_not_computed_again(self, tmp_path):

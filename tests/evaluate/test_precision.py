@@ -89,16 +89,23 @@ def test_few_examples_are_all_used_for_each_chip() -> None:
         assert row.value == pytest.approx(right, abs=1e-9)
 
 
+@pytest.fixture(scope="module")
+def many_chips() -> pd.DataFrame:
+    """The draws of many chips on all examples."""
+    settings = {"noise": NOISE, "levels": LEVELS, "draws": 400, "seed": 1, "metrics": ["accuracy", "loss"]}
+    return nr.evaluate(_networks(), MANY, **settings).draws
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
-def test_the_mean_is_that_of_many_chips_on_all_examples(metric: str) -> None:
+def test_the_mean_is_that_of_many_chips_on_all_examples(metric: str, many_chips: pd.DataFrame) -> None:
     half_width = {"accuracy": 0.7, "loss": 0.004}[metric]
-    plain = nr.evaluate(_networks(), MANY, noise=NOISE, levels=LEVELS, draws=400, seed=1, metrics=metric)
+    plain = many_chips[many_chips["metric"] == metric]
     found = evaluated(until=half_width, metrics=metric)
     table = found.precision()
     assert (table["half_width"] <= half_width).all()
     assert (table["n_draws"] >= 20).all()
     for row in table.itertuples():
-        chips = plain.draws.query(f"level == {row.level} and train_seed == {row.train_seed}")["value"]
+        chips = plain.query(f"level == {row.level} and train_seed == {row.train_seed}")["value"]
         error = np.hypot(row.half_width / 2, chips.std() / 20)
         assert row.mean == pytest.approx(chips.mean(), abs=4 * error)
         assert row.noise_std == pytest.approx(chips.std(), rel=0.35, abs=half_width)
@@ -106,7 +113,7 @@ def test_the_mean_is_that_of_many_chips_on_all_examples(metric: str) -> None:
             row.passes == found.draws.query(f"level == {row.level} and weights == '{row.weights}'")["n_examples"].sum()
         )
     clean = found.draws.query("level == 0")
-    assert clean["value"].tolist() == pytest.approx(plain.draws.query("level == 0")["value"].tolist(), abs=1e-9)
+    assert clean["value"].tolist() == pytest.approx(plain.query("level == 0")["value"].tolist(), abs=1e-9)
     summary = found.summary().query("level > 0")
     assert summary["mean"].tolist() == pytest.approx(table.groupby("level")["mean"].mean().tolist(), rel=1e-12)
     squares = (table["noise_std"] ** 2).groupby(table["level"]).mean()
@@ -160,17 +167,28 @@ class _Stops(Serial):
         raise _Stopped
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[nr.EvaluationResult, Path]:
+    """An evaluation that was not interrupted, and its folder."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "chip_cost", lambda draws: 16.0)  # before the one for each test
+        return evaluated(out=out), out
+
+
 @pytest.mark.parametrize("after", [6, 27, 55])
-def test_an_interrupted_evaluation_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: Any, after: int) -> None:
-    whole = evaluated(out=tmp_path / "whole")
+def test_an_interrupted_evaluation_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: Any, after: int, whole: tuple[nr.EvaluationResult, Path]
+) -> None:
+    result, folder = whole
     with pytest.raises(_Stopped):
         evaluated(out=tmp_path / "part", executor=_Stops(after))
     # What a chip costs is known from the first part, and not measured again.
     monkeypatch.setattr(precision, "chip_cost", lambda draws: 4096.0)
     again = evaluated(out=tmp_path / "part")
-    pd.testing.assert_frame_equal(again.draws, whole.draws)
+    pd.testing.assert_frame_equal(again.draws, result.draws)
     for name in ("draws.csv", "summary.csv", "precision.csv"):
-        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "part" / name).read_bytes() == (folder / name).read_bytes()
     manifest = json.loads((tmp_path / "part" / "manifest.json").read_text())
     assert manifest["chip_cost"] == 16.0
     assert manifest["configuration"]["until"] == 1.0
@@ -284,6 +302,7 @@ def test_the_cost_of_a_chip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
     assert costs[0] in {4.0**k for k in range(12)}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_command_line_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
