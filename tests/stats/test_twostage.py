@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -33,9 +34,11 @@ class World:
         seen = np.where(self.margin > 0, 1, -1) * np.abs(self.margin + rng.normal(0, 0.3, images))
         self.order = np.lexsort((-seen, seen > 0))  # just wrong, wrong, right, just right
 
+    @cache  # noqa: B019 - worlds live as long as the tests
     def mean(self) -> float:
         return 100 * float(stats.norm.cdf((self.margin - self.drop) / math.hypot(self.spread, self.own)).mean())
 
+    @cache  # noqa: B019
     def chip_std(self) -> float:
         """Return the standard deviation of what a chip has on all images, its own part in each image included."""
 
