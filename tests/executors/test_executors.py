@@ -83,6 +83,7 @@ def test_a_job_whose_worker_dies_is_tried_again(executor: Executor, tmp_path: Pa
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow  # each death costs new workers, and each worker the seconds that torch takes to import
 @on(PARALLEL)
 def test_a_job_that_always_kills_takes_no_other_with_it(executor: Executor, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
@@ -270,6 +271,7 @@ def children(parent: int) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_a_killed_evaluation_in_processes_goes_on_to_the_same_bytes(words: list[str]) -> None:
     assert main([*words, "whole"]) == 0
