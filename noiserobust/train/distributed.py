@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -77,11 +79,15 @@ def process_group(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    importlib.import_module("torch.distributed.nn")  # later its functions would hold the group as a default argument
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world), device
         dist.barrier()  # none leaves while another still sends
     finally:
+        # Its threads end with its last reference, and models that are garbage in a cycle hold some. A thread that still
+        # let go of a tensor while the interpreter ends would abort the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

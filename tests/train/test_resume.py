@@ -352,3 +352,31 @@ def test_two_processes_train_as_one(method: str, tmp_path: Path) -> None:
         for name in one:
             torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
         assert len(list((tmp_path / "two" / seed).iterdir())) == 3
+
+
+THREADS = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from noiserobust.cli import main
+
+def threads():
+    return {task.name for task in Path("/proc/self/task").iterdir()}
+
+before, found, init, destroy = set(), [], dist.init_process_group, dist.destroy_process_group
+dist.init_process_group = lambda *a: (before.update(threads()), init(*a), found.append(threads() - before))
+dist.destroy_process_group = lambda: (destroy(), found.append(found[0] & threads()))
+assert main(sys.argv[1:]) == 0
+assert found[0] and not found[1], found
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_threads_of_the_process_group_end_with_it(tmp_path: Path) -> None:
+    """One that is still there when the interpreter ends may abort the process."""
+    command = ["train", "--model", "digits-mlp", "--data", "digits", "--epochs", "1", "--method.name", "rwp"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    (tmp_path / "threads.py").write_text(THREADS)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, tmp_path / "threads.py", *command, "--out", tmp_path / "out"], check=True, env=environment)
