@@ -40,7 +40,11 @@ _VERBS = {
     "compare": (add_compare, compare, "compare methods on the same train seeds and chips"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),
     "figures": (add_figures, figures, "draw the figures of two papers from one's own trainings and evaluations"),
-    "diagnose": (add_diagnose, diagnose, "find out why weights are as robust as they are: landscape, sharpness, gradients, layers"),
+    "diagnose": (
+        add_diagnose,
+        diagnose,
+        "find out why weights are as robust as they are: landscape, sharpness, gradients, layers",
+    ),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
 }
 

@@ -68,11 +68,9 @@ def figures(settings: Namespace) -> None:
 
         config = PortraitConfig(settings.points, settings.examples, settings.precision, settings.device)
         executor = make_executor(settings.executor, settings.workers)
-        out = settings.out / "portraits"
-        known = [*folders, *([out] if out.is_dir() else [])]
         more = {"methods": settings.methods, "executor": executor, "progress": True}
-        failed = make_portraits(known, out, kinds, config, **more)
-        folders = [*folders, *([out] if any(out.glob("*/manifest.json")) else [])]
+        made, failed = make_portraits(folders, settings.out / "portraits", kinds, config, **more)
+        folders += made
     for reason in failed:
         print(f"not computed: {reason}")
     for figure in draw_figures(folders, settings.out, settings.only, **asked):

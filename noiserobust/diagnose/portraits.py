@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from noiserobust.config import PRECISIONS
 from noiserobust.diagnose.files import DiagnoseConfig
 from noiserobust.diagnose.folders import filter_files
 from noiserobust.diagnose.surface import METRICS, LandscapeConfig, landscape_files
-from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError, check_integer
+from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError, check_choice, check_integer
 from noiserobust.evaluate.files import EvaluateConfig
 from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.report.gather import find
-from noiserobust.results.files import read_json
+from noiserobust.results.files import read_json, sha256
 from noiserobust.results.filters import FILTERS_FILE
 from noiserobust.results.landscapes import LANDSCAPE_FILE, SPLITS
 from noiserobust.results.schema import MANIFEST_FILE
@@ -47,6 +50,7 @@ class PortraitConfig:
     def __post_init__(self) -> None:
         check_integer("points", self.points, minimum=2)
         check_integer("examples", self.examples, minimum=1)
+        check_choice("precision", self.precision, PRECISIONS)
 
 
 def make_portraits(
@@ -58,7 +62,7 @@ def make_portraits(
     methods: Sequence[str] | None = None,
     executor: Executor | None = None,
     progress: bool = False,
-) -> list[str]:
+) -> tuple[list[Path], list[str]]:
     """Compute what is lacking for the last weights of each training; of several train seeds those of the first.
 
     Args:
@@ -71,30 +75,36 @@ def make_portraits(
         progress: whether to show progress, and what is computed.
 
     Returns:
-        What could not be computed, a sentence each.
+        The folders of the portraits, those of an earlier call among them, and what could not be computed, a sentence
+        each.
 
     Raises:
         OutputError: if ``out`` cannot be written to.
     """
-    there = set(_there(folders))
-    failed = []
+    there = {portrait for folder in folders for portrait in _there(folder, out)}
+    made: list[Path] = []
+    failed: list[str] = []
     for run in _trainings(folders):
         if methods is not None and run.method not in methods:
             continue
         for kind in kinds:
             for split in ("",) if kind == NORMS else SPLITS:
-                if (run.sha256, kind, split) in there:
+                weights = sha256(run.folder / _WEIGHTS)
+                if (weights, kind, split) in there:
                     continue
-                name = quote("-".join(filter(None, (run.method, run.sha256[:8], kind, split))), safe="")
+                made.append(out / _name(run, weights, kind, split, config))
+                if _finished(made[-1], "filters" if kind == NORMS else "landscape"):
+                    continue
                 if progress:
                     print(f"{run.method}: {kind} {split}".rstrip())
                 try:
-                    _make(run, kind, split, out / name, config, executor, progress)
+                    _make(run, kind, split, made[-1], config, executor, progress)
                 except (OutputError, FailedJobsError):
                     raise
                 except NoiseRobustError as error:
+                    made.pop()
                     failed.append(f"{run.method}, {kind} {split}".rstrip() + f": {error}")
-    return failed
+    return made, failed
 
 
 def _make(
@@ -124,7 +134,7 @@ def _make(
     evaluated = EvaluateConfig(
         data=settings["data"], split=split, noise="", levels=[], metrics=METRICS, **given, **more
     )
-    landscape_files(evaluated, shape, out, executor=executor, progress=progress)
+    landscape_files(evaluated, shape, out, executor=executor, progress=progress, pictures=False)
 
 
 def _trainings(folders: Sequence[Path]) -> Iterator[TrainingRun]:
@@ -137,18 +147,42 @@ def _trainings(folders: Sequence[Path]) -> Iterator[TrainingRun]:
                 yield run
 
 
-def _there(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
-    """Yield the hash of a training, kind and split of each portrait that is finished."""
-    for path, kind in (found for folder in folders for found in find(folder)):
-        if not (path / {"landscape": LANDSCAPE_FILE, "filters": FILTERS_FILE}.get(kind, "")).is_file():
+def _name(run: TrainingRun, weights: str, kind: str, split: str, config: PortraitConfig) -> str:
+    """Return the name of a folder, another one for other weights and for other landscapes of them."""
+    how = [] if kind == NORMS else [config.examples, config.precision, *([config.points] if kind == PLANE else [])]
+    digest = hashlib.sha256(json.dumps([weights, *how]).encode()).hexdigest()
+    return quote("-".join(filter(None, (run.method, kind, split, digest[:8]))), safe="")
+
+
+def _there(folder: Path, out: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the hash of the weights, kind and split of each finished portrait that was made by hand."""
+    for path, kind in find(folder):
+        if out.resolve() in path.resolve().parents or not _finished(path, kind):
             continue
-        manifest = read_json(path / MANIFEST_FILE)
-        settings = manifest.get("configuration") if isinstance(manifest, dict) else None
-        if not isinstance(settings, dict):
-            continue
-        directions = (settings.get("noise") or {}).get("directions") or []
-        portrait = NORMS if kind == "filters" else {1: LINE, 2: PLANE}.get(len(directions), "")
+        settings = _configuration(path)
         for entry in settings.get("weights") or []:
-            trained = entry.get("trained") if isinstance(entry, dict) else None
-            if isinstance(trained, dict):
-                yield str(trained.get("training_sha256")), portrait, str(settings.get("split") or "")
+            if isinstance(entry, dict):
+                yield str(entry.get("sha256")), _kind(kind, settings), str(settings.get("split") or "")
+
+
+def _finished(folder: Path, kind: str) -> bool:
+    name = {"landscape": LANDSCAPE_FILE, "filters": FILTERS_FILE}.get(kind)
+    return name is not None and (folder / name).is_file()
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST_FILE)
+    settings = manifest.get("configuration") if isinstance(manifest, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _kind(kind: str, settings: Mapping[str, Any]) -> str:
+    """Return which portrait a diagnosis can stand for: none with noise on top or along other directions."""
+    if kind == "filters":
+        return NORMS
+    noise = settings.get("noise") or {}
+    directions = noise.get("directions") or []
+    random = all(isinstance(d, dict) and d.get("kind") == "random" for d in directions)
+    if not random or "noise" in noise or "to" in settings:
+        return ""
+    return {1: LINE, 2: PLANE}.get(len(directions), "")

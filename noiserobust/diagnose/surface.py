@@ -172,6 +172,7 @@ def landscape_files(
     progress: bool = False,
     shard: str | None = None,
     executor: Executor | None = None,
+    pictures: bool = True,
 ) -> pd.DataFrame:
     """Do what :func:`landscape` does with weights files, into a folder.
 
@@ -185,6 +186,7 @@ def landscape_files(
         progress: whether to show progress.
         shard: which part of the points is computed, such as ``2/8``; by default all.
         executor: where points are computed; by default here, one after the other.
+        pictures: whether they are drawn too.
 
     Returns:
         The table; of a part, the points that are known.
@@ -221,7 +223,7 @@ def landscape_files(
     more["weights"] = job.entries(told["weights"])
     if to is not None:
         more["to"] = {"file": to.as_posix(), "sha256": weights.sha256}
-    return job.into(out, model, more, executor, progress, part)
+    return job.into(out, model, more, executor, progress, part, pictures)
 
 
 @dataclass(frozen=True)
@@ -286,6 +288,7 @@ class _Job:
         executor: Executor | None,
         progress: bool,
         part: tuple[int, int] = (1, 1),
+        pictures: bool = True,
     ) -> pd.DataFrame:
         """Compute into a folder; the table and the pictures are written when all points are known."""
         configuration = {**describe(self.plan, self.forward, model, more), "split": self.split}
@@ -302,7 +305,7 @@ class _Job:
         )
         table = self.table(found.draws)
         if len(found.draws) == len(self.subjects) * len(self.plan.tasks()) * len(self.forward.metrics):
-            for name, files in _pictures(table).items():
+            for name, files in _pictures(table).items() if pictures else ():
                 for kind, content in files.items():
                     write_atomic(out / f"{name}.{kind}", content)
             write_atomic(out / LANDSCAPE_FILE, table.to_csv(index=False))
