@@ -12,7 +12,7 @@ from torch import nn
 
 from noiserobust.data.normalize import Normalize
 from noiserobust.diagnose.examples import Examples, check_finite, examined, in_batches, loss_forward
-from noiserobust.diagnose.gradients import BATCH, QUANTITIES, Looks
+from noiserobust.diagnose.gradients import BATCH, GRADIENT_QUANTITIES, Perturbations
 from noiserobust.diagnose.probe import Loss, class_loss
 from noiserobust.errors import InvalidValueError, check_number
 from noiserobust.evaluate.forward import Data
@@ -20,7 +20,8 @@ from noiserobust.noise.base import Noise
 from noiserobust.train.method import Method
 
 _LOSS, _CLEAN, _PERTURBED, _LENGTH = (
-    list(QUANTITIES).index(name) for name in ("loss", "gradient_norm", "perturbed_gradient_norm", "perturbation_norm")
+    list(GRADIENT_QUANTITIES).index(name)
+    for name in ("loss", "gradient_norm", "perturbed_gradient_norm", "perturbation_norm")
 )
 
 
@@ -106,8 +107,9 @@ def critical_length(
     Source: "Incorruptible neural networks", sections 4.4 and 5.1, which define it informally, "at which point the harm
     from the diminishing gradient overtakes the benefit of over-regularization"; this is a measurable stand-in.
     """
-    search = Search(Looks.of(method, draws, seed, train_seed), fraction, minimum, maximum, factor, tolerance)
-    forward = in_batches(loss_forward(data, loss, normalize, device, None), m, batches, seed, otherwise=BATCH)
+    perturbations = Perturbations.of(method, draws, seed, train_seed)
+    search = Search(perturbations, fraction, minimum, maximum, factor, tolerance)
+    forward = in_batches(loss_forward(data, loss, normalize, device, None), data, m, batches, seed, otherwise=BATCH)
     with examined(model, forward, loss, batches, batch_statistics=batch_statistics) as examples:
         return search.on(examples)
 
@@ -120,7 +122,7 @@ class Search:
         InvalidValueError: if one is out of range.
     """
 
-    looks: Looks
+    perturbations: Perturbations
     fraction: float = 0.5
     minimum: float = 0.01
     maximum: float = 100.0
@@ -134,7 +136,7 @@ class Search:
         check_number("maximum", self.maximum, above=self.minimum)
         check_number("factor", self.factor, above=1)
         check_number("tolerance", self.tolerance, minimum=1e-12, maximum=0.1)
-        self.looks.check_scales()
+        self.perturbations.check_scales()
 
     def on(self, examples: Examples) -> CriticalLength:
         """Return what is found for a network."""
@@ -144,7 +146,7 @@ class Search:
         def ratio(strength: float) -> float:
             nonlocal clean
             if strength not in seen:
-                values, _ = self.looks.values(examples, [strength])
+                values, _ = self.perturbations.values(examples, [strength])
                 means = values[:, 0].mean(dim=0).tolist()
                 check_finite(means[_LOSS])
                 clean = means[_CLEAN]
@@ -154,7 +156,7 @@ class Search:
         root, reason = self._root(ratio)
         if not reason:
             ratio(root)  # seen before, but for a root that is an end of the bracket
-        level_name, level = self.looks.level(1.0 if reason else root)
+        level_name, level = self.perturbations.level(1.0 if reason else root)
         rows = [{"strength": s, "ratio": r, "length": length} for s, (r, length) in sorted(seen.items())]
         scan = pd.DataFrame(rows, columns=["strength", "ratio", "length"])
         if reason:
@@ -166,7 +168,7 @@ class Search:
         low, high = 0.0, self.minimum  # nothing is perturbed at 0: the ratio is 1
         while True:
             try:
-                self.looks.level(high)
+                self.perturbations.level(high)
             except InvalidValueError as error:
                 return math.nan, f"the gradient does not fall so far up to strength {low:.4g}, and beyond: {error}"
             found = ratio(high)

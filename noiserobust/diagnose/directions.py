@@ -23,12 +23,12 @@ class Direction(ABC):
     """A direction: for each noisy weight a tensor of its shape."""
 
     @abstractmethod
-    def of(self, weight: Tensor, name: str, view: FilterView) -> Tensor:
+    def of(self, weight: Tensor, stream: Stream, view: FilterView) -> Tensor:
         """Return the direction's part for a weight.
 
         Args:
             weight: the trained weight, float32 or float64; not changed.
-            name: of the weight in the model.
+            stream: of a chip and the weight, ``Stream(seed, "deploy", train_seed, draw, name)``.
             view: how it is laid out in filters.
         """
 
@@ -54,9 +54,9 @@ class RandomDirection(Direction):
     seed: int
     index: int
 
-    def of(self, weight: Tensor, name: str, view: FilterView) -> Tensor:
+    def of(self, weight: Tensor, stream: Stream, view: FilterView) -> Tensor:
         """Return the direction's part for a weight."""
-        numbers = Stream(self.seed, "landscape", self.index, name).normal(tuple(weight.shape))
+        numbers = Stream(self.seed, "landscape", self.index, stream.path[-1]).normal(tuple(weight.shape))
         matrix = view.matrix(torch.from_numpy(numbers).to(weight.device, weight.dtype))
         lengths = torch.linalg.vector_norm(view.matrix(weight), dim=1, keepdim=True)
         own = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)
@@ -69,33 +69,29 @@ class RandomDirection(Direction):
 
 @dataclass(frozen=True)
 class NoiseDirection(Direction):
-    """What a noise does to the weights on one chip: at 1 the network is on that chip.
+    """What a noise does to the weights on one chip: at 1 the network is on that chip, one of its own train seed.
 
     Args:
         noise: at its level.
-        seed: root seed of the chips, >= 0.
-        train_seed: whose chips.
         draw: number of the chip, as in :func:`noiserobust.evaluate`.
     """
 
     noise: Noise
-    seed: int
-    train_seed: int
     draw: int
 
-    def of(self, weight: Tensor, name: str, view: FilterView) -> Tensor:
+    def of(self, weight: Tensor, stream: Stream, view: FilterView) -> Tensor:
         """Return the noise on a weight."""
-        stream = chip_stream(self.seed, self.train_seed, self.draw).child(name)
-        return self.noise.perturb(weight, stream, view) - weight
+        _, train_seed, _, *rest = stream.path
+        chip = chip_stream(stream.seed, int(train_seed), self.draw).child(*rest)
+        return self.noise.perturb(weight, chip, view) - weight
 
     def describe(self) -> dict[str, Any]:
-        """Return noise, level, seeds and draw."""
-        told = {"noise": self.noise.describe(), "level": self.noise.level}
-        return {"kind": "noise", **told, "seed": self.seed, "train_seed": self.train_seed, "draw": self.draw}
+        """Return noise, level and draw."""
+        return {"kind": "noise", "noise": self.noise.describe(), "level": self.noise.level, "draw": self.draw}
 
 
-class _Kept(dict[str, tuple[Tensor, list[Tensor]]]):
-    """Directions by the name of the weight, with the weight they were made for; one for all points of a plane."""
+class _Kept(dict[str, tuple[int | str, Tensor, list[Tensor]]]):
+    """Directions by the name of the weight, with train seed and weight they are of; one for all points of a plane."""
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
         return _Kept, ()  # a worker makes them itself: they are larger than what tells them
@@ -194,9 +190,10 @@ class Plane(Noise):
 
     def _directions(self, weight: Tensor, stream: Stream, view: FilterView) -> list[Tensor]:
         """Return the directions' parts for a weight; they are made once, and kept as long as the weight is the same."""
-        name = str(stream.path[-1])
-        kept, parts = self._kept.get(name, (None, []))
-        if kept is None or kept.shape != weight.shape or kept.device != weight.device or not torch.equal(kept, weight):
-            parts = [direction.of(weight, name, view) for direction in self.directions]
-            self._kept[name] = weight.clone(), parts
+        name, train_seed = str(stream.path[-1]), stream.path[1]
+        seed, kept, parts = self._kept.get(name, (None, None, []))
+        same = kept is not None and (seed, kept.shape, kept.device) == (train_seed, weight.shape, weight.device)
+        if kept is None or not same or not torch.equal(kept, weight):
+            parts = [direction.of(weight, stream, view) for direction in self.directions]
+            self._kept[name] = train_seed, weight.clone(), parts
         return parts

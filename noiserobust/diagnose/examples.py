@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
@@ -63,33 +63,37 @@ def loss_forward(
 
 
 def in_batches(
-    forward: Forward, m: int | None, batches: int | None, seed: int, *, otherwise: int | None = None
+    forward: Forward, data: Data, m: int | None, batches: int | None, seed: int, *, otherwise: int | None = None
 ) -> Forward:
     """Return what goes over batches of ``m`` examples that are drawn at random, without those that are left over.
 
     Args:
-        forward: over arrays; or a loader, whose own batches are taken as they come.
+        forward: over the data.
+        data: as they were given: arrays, or a loader, whose own batches are taken as they come.
         m: examples a batch, >= 1; None leaves the batches of a loader as they are.
-        batches: how many at most, >= 1; by default all.
+        batches: how many at most, >= 1; by default all. Of arrays that are left as they are there are none to choose.
         seed: root seed of the order; the same batches for all networks.
         otherwise: examples a batch of arrays if ``m`` is None; by default those are left as they are too.
 
     Raises:
-        InvalidValueError: if an argument is out of range, or batches of a loader are asked to be of another size.
+        InvalidValueError: if an argument is out of range, batches of a loader are asked to be of another size, or
+            some of the batches of arrays without their size.
     """
     if m is not None:
         check_integer("m", m, minimum=1)
     if batches is not None:
         check_integer("batches", batches, minimum=1)
     check_integer("seed", seed, minimum=0)
-    arrays = _arrays(forward.data)
-    if m is None and arrays is not None:
-        m = otherwise
-    if m is None:
+    if isinstance(data, DataLoader):
+        if m is not None:
+            raise InvalidValueError("Expected `m` to be left out with a DataLoader, which has batches of its own")
         return forward
-    if arrays is None:
-        raise InvalidValueError("Expected `m` to be left out with a DataLoader, which has batches of its own")
-    x, y = arrays
+    m = otherwise if m is None else m
+    if m is None:
+        if batches is not None:
+            raise InvalidValueError(f"Expected `batches` with `m` or a DataLoader only, but got {batches} without")
+        return forward
+    x, y = _arrays(forward.data)
     if not len(y):
         raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
     whole = max(len(y) // m, 1)  # too few for one batch are one
@@ -100,12 +104,12 @@ def in_batches(
     return replace(forward, data=DataLoader(TensorDataset(x[order], y[order]), batch_size=m), batch_size=m)
 
 
-def _arrays(data: ArrayData | DataLoader[Any]) -> tuple[Tensor, ...] | None:
+def _arrays(data: ArrayData | DataLoader[Any]) -> tuple[Tensor, ...]:
+    """Return arrays as given; those whose targets are no classes are in a loader of ours."""
     if isinstance(data, ArrayData):
         return data.x, data.y
-    dataset = data.dataset
-    plain = isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2
-    return dataset.tensors if plain and isinstance(data.sampler, SequentialSampler) else None  # type: ignore[attr-defined]
+    assert isinstance(data.dataset, TensorDataset)
+    return data.dataset.tensors
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,21 @@ class Examples:
         Raises:
             InvalidValueError: if there is no example.
         """
+        return self.numbered(lambda _, batch, n: work(batch, n))
+
+    def numbered(self, work: Callable[[int, Batch, int], T]) -> list[T]:
+        """Return what is found of each batch, as :meth:`each` does, given the batch's number too.
+
+        Args:
+            work: is given the number of the batch, from 0, the batch, and the number of its examples.
+
+        Raises:
+            InvalidValueError: if there is no example.
+        """
         # Of equal state in each pass: a loader that shuffles or augments does the same again.
         with Stream(0, "loader").as_torch_default():
-            found = [work((x, y), n) for x, y, n in islice(self.forward.batches(self.model), self.batches)]
+            batches = enumerate(islice(self.forward.batches(self.model), self.batches))
+            found = [work(i, (x, y), n) for i, (x, y, n) in batches]
         if not found:
             raise InvalidValueError("Expected `data` to hold at least one example, but it is empty")
         return found
@@ -181,17 +197,37 @@ def examined(
     """Yield the data as batches for a model, which is left alone: a copy of it is looked at, unless it is our own.
 
     The copy is in evaluation mode: normalisation uses its stored statistics, nothing is dropped. With
-    ``batch_statistics`` batch norm uses those of each batch, as in training.
+    ``batch_statistics`` batch norm uses those of each batch, as in training, but in layers that are frozen: those in
+    evaluation mode if the model is in training mode; if it is not, those that its ``train`` leaves in evaluation mode.
+    Of our own, from a weights file, it is the latter, since a trainer calls ``train``. SyncBatchNorm keeps the stored
+    ones, for other processes are not here.
 
     Raises:
         InvalidValueError: if the model is none, or has no parameter that needs a gradient.
     """
     if not isinstance(model, nn.Module):
         raise InvalidValueError(f"Expected `model` to be a module, but got {type(model).__name__}")
+    modes = [layer.training for layer in probe.normalising(model)] if model.training and not own else None
     placed = forward.place(model, own=own)
     trained(placed)
-    with looked_at(placed), probe.batch_statistics(placed) if batch_statistics else nullcontext():
+    layers = _in_training(placed, modes) if batch_statistics else []
+    with looked_at(placed), probe.batch_statistics(placed, layers) if batch_statistics else nullcontext():
         yield Examples(placed, forward, loss, batches)
+
+
+def _in_training(model: nn.Module, modes: Sequence[bool] | None) -> list[nn.Module]:
+    """Return the normalisation layers that use the statistics of the batch in training.
+
+    Args:
+        model: ours, in evaluation mode.
+        modes: whether each of the layers is in training mode then; by default as the model's ``train`` has it.
+    """
+    layers = probe.normalising(model)
+    if modes is None:
+        model.train()
+        modes = [layer.training for layer in layers]
+        model.eval()
+    return [layer for layer, training in zip(layers, modes, strict=True) if training]
 
 
 def check_finite(loss: float) -> float:

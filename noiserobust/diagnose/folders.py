@@ -15,7 +15,7 @@ from noiserobust.diagnose.curvature import TRAINED, Curvature, Settings
 from noiserobust.diagnose.examples import Examples, examined, in_batches
 from noiserobust.diagnose.files import KEY_DTYPES, DiagnoseConfig, by_weights, diagnosis_folder, resolve_diagnosed
 from noiserobust.diagnose.filters import filter_norms, filter_variation
-from noiserobust.diagnose.gradients import BATCH, GRADIENT_DTYPES, Looks, check_strengths
+from noiserobust.diagnose.gradients import BATCH, GRADIENT_DTYPES, Perturbations, check_strengths
 from noiserobust.diagnose.sharpness import ascent_of, average_of, check_rhos, with_clean
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.api import describe, run_into
@@ -99,7 +99,7 @@ def sharpness_files(
         draws: of the noise, for each of the weights and levels.
         rhos: radii of the ascent direction; none leaves it out.
         m: examples a batch of the ascent direction, as for :func:`noiserobust.diagnose.ascent_sharpness`.
-        batches: how many of them at most.
+        batches: how many of them at most; with ``m`` or data that are a loader.
         download: whether to fetch data of a known data set that are not there.
         progress: whether to show progress.
         executor: where noise draws are computed; by default here, one after the other.
@@ -117,7 +117,7 @@ def sharpness_files(
     radii = check_rhos(rhos) if rhos else []
     plan = None if noise is None else Plan(noise, parse_levels(noise, with_clean(levels)), draws, config.seed)
     found = resolve_diagnosed(config, download=download)
-    forward = in_batches(found.forward, m, batches, config.seed)
+    forward = in_batches(found.forward, found.forward.data, m, batches, config.seed)
     configuration = dict(found.configuration)
     given: tuple[Any, ...] = ()
     if plan is not None:
@@ -181,7 +181,8 @@ def gradient_files(
         m: as for :func:`noiserobust.diagnose.gradient_table`.
         batches: as for :func:`noiserobust.diagnose.gradient_table`.
         draws: as for :func:`noiserobust.diagnose.gradient_table`.
-        batch_statistics: as for :func:`noiserobust.diagnose.gradient_table`.
+        batch_statistics: as for :func:`noiserobust.diagnose.gradient_table`; frozen are layers that ``train()`` of the
+            model leaves in evaluation mode, as in a training.
         download: whether to fetch data of a known data set that are not there.
         progress: whether to show progress.
 
@@ -192,10 +193,10 @@ def gradient_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     shares = check_strengths(strengths)
-    looks = Looks.of(method, draws, config.seed)
-    search = None if fraction is None else Search(looks, fraction)
+    perturbations = Perturbations.of(method, draws, config.seed)
+    search = None if fraction is None else Search(perturbations, fraction)
     found = resolve_diagnosed(config, download=download)
-    forward = in_batches(found.forward, m, batches, config.seed, otherwise=BATCH)
+    forward = in_batches(found.forward, found.forward.data, m, batches, config.seed, otherwise=BATCH)
     said = {"noise": method.describe(), "level": method.level} if isinstance(method, Noise) else _method(method)
     asked = {"strengths": shares, "m": m, "batches": batches, "draws": draws, "batch_statistics": batch_statistics}
     configuration = {**found.configuration, "perturbation": said, **asked}
@@ -206,13 +207,13 @@ def gradient_files(
         return examined(subject.load(), forward, batches=batches, **given)
 
     def table(subject: Subject) -> pd.DataFrame:
-        own = Looks.of(method, draws, config.seed, subject.train_seed)
+        own = Perturbations.of(method, draws, config.seed, subject.train_seed)
         with look(subject) as examples:
             return own.table(examples, shares)
 
     def critical(subject: Subject) -> pd.DataFrame:
         assert search is not None
-        own = replace(search, looks=Looks.of(method, draws, config.seed, subject.train_seed))
+        own = replace(search, perturbations=Perturbations.of(method, draws, config.seed, subject.train_seed))
         with look(subject) as examples:
             return _critical_row(own.on(examples))
 

@@ -28,7 +28,7 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 BATCH = 128
 """Examples a batch, unless otherwise said."""
 
-QUANTITIES = {
+GRADIENT_QUANTITIES = {
     "loss": "L(w), nats",
     "perturbed_loss": "L(w_p), w_p being the weights at which the method takes the gradient",
     "gradient_sharpness": "L(w_p) - L(w)",
@@ -89,6 +89,8 @@ def gradient_table(
         train_seed: which of several trainings this is; their noise is independent.
         batch_statistics: whether batch norm uses the statistics of each batch, as in training: what perturbed layers
             put out is then normalised anew, and gradients far from the weights are smaller by orders of magnitude.
+            Layers that are frozen keep the stored ones: those in evaluation mode in a model that is given in training
+            mode; in one given in evaluation mode those that its ``train()`` leaves so, usually none.
         loss: mean loss of a batch, a scalar tensor, given outputs and targets; by default the cross-entropy of classes
             in nats, without label smoothing.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"``, ...
@@ -97,7 +99,7 @@ def gradient_table(
     Returns:
         One row a (strength, quantity); columns ``strength, level_name, level, quantity, value, standard_error,
         n_batches, n_draws, n_examples``. ``level`` is the radius or the severity of the noise at that strength, NaN if
-        it has none; the quantities are :data:`QUANTITIES`. ``value`` is the mean over batches (each the mean over its
+        it has none; the quantities are :data:`GRADIENT_QUANTITIES`. ``value`` is the mean over batches (each the mean over its
         draws), with its standard error; NaN of a single batch.
 
     Raises:
@@ -105,11 +107,11 @@ def gradient_table(
 
     Source: "Incorruptible neural networks", section 3 (gradient sharpness) and 4 (vanishing gradients, cosine).
     """
-    looks = Looks.of(method, draws, seed, train_seed)
+    perturbations = Perturbations.of(method, draws, seed, train_seed)
     shares = check_strengths(strengths)
-    forward = in_batches(loss_forward(data, loss, normalize, device, None), m, batches, seed, otherwise=BATCH)
+    forward = in_batches(loss_forward(data, loss, normalize, device, None), data, m, batches, seed, otherwise=BATCH)
     with examined(model, forward, loss, batches, batch_statistics=batch_statistics) as examples:
-        return looks.table(examples, shares)
+        return perturbations.table(examples, shares)
 
 
 def check_strengths(strengths: Iterable[float]) -> list[float]:
@@ -126,8 +128,8 @@ def check_strengths(strengths: Iterable[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """Looks at the points where a method takes its gradients.
+class Perturbations:
+    """What a method adds to the weights for its gradients, and what losses and gradients are there.
 
     Args:
         method: of training.
@@ -140,8 +142,8 @@ class Looks:
     stream: Stream
 
     @classmethod
-    def of(cls, method: Method | Noise, draws: int = 1, seed: int = 0, train_seed: int = 0) -> Looks:
-        """Return the looks at what a user names.
+    def of(cls, method: Method | Noise, draws: int = 1, seed: int = 0, train_seed: int = 0) -> Perturbations:
+        """Return those of what a user names.
 
         Raises:
             InvalidValueError: if an argument is not valid, or the method perturbs nothing.
@@ -180,7 +182,7 @@ class Looks:
             level_name, level = self.level(strength)
             own = {"strength": strength, "level_name": level_name, "level": level}
             counts = {"n_batches": len(values), "n_draws": self.draws * self.method.draws, "n_examples": number}
-            for j, quantity in enumerate(QUANTITIES):
+            for j, quantity in enumerate(GRADIENT_QUANTITIES):
                 found = values[:, i, j]
                 said = {"value": float(found.mean()), "standard_error": standard_error(found)}
                 rows.append({**own, "quantity": quantity, **said, **counts})
@@ -191,10 +193,9 @@ class Looks:
         """Return the quantities of each batch and strength, float64 of shape (batches, strengths, quantities) on the
         CPU, and the number of examples."""
         model, sites = examples.model, self.method.sites(examples.model)
-        numbers = iter(range(2**62))
 
-        def looked(batch: Batch, n: int) -> tuple[Tensor, int]:
-            stream = self.stream.child(next(numbers))
+        def looked(number: int, batch: Batch, n: int) -> tuple[Tensor, int]:
+            stream = self.stream.child(number)
             value, clean = loss_and_gradient(model, batch, examples.loss)
             here = norm(clean)
             given: dict[str, Any] = {"sites": sites, "loss": examples.loss}
@@ -213,5 +214,5 @@ class Looks:
                 rows.append(torch.stack(found).mean(dim=0))
             return torch.stack(rows), n
 
-        found = examples.each(looked)
+        found = examples.numbered(looked)
         return torch.stack([values for values, _ in found]), sum(n for _, n in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,13 +53,22 @@ def looked_at(model: nn.Module) -> Iterator[None]:
         put(held)
 
 
+def normalising(model: nn.Module) -> list[nn.Module]:
+    """Return the layers of Batch- and InstanceNorm; without those that would wait for other processes in training."""
+    return [m for m in model.modules() if isinstance(m, _NormBase) and not isinstance(m, nn.SyncBatchNorm)]
+
+
 @contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
+def batch_statistics(model: nn.Module, layers: Sequence[nn.Module] | None = None) -> Iterator[None]:
     """Let a model in evaluation mode normalise by the statistics of each batch inside the block, as in training.
 
     Those that are stored are then what they were.
+
+    Args:
+        model: in evaluation mode.
+        layers: which of its layers do so; by default all of :func:`normalising`.
     """
-    layers = [m for m in model.modules() if isinstance(m, _NormBase)]
+    layers = normalising(model) if layers is None else layers
     with kept_statistics(model):
         try:
             for layer in layers:
@@ -117,9 +127,8 @@ def norm(gradient: Sequence[Tensor]) -> Tensor:
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Return the inner product of several tensors as of one vector, in float64."""
-    return torch.stack(
-        [(a.detach().double() * b.detach().double()).sum() for a, b in zip(left, right, strict=True)]
-    ).sum()
+    parts = [(a.detach().double() * b.detach().double()).sum() for a, b in zip(left, right, strict=True)]
+    return torch.stack([part.to(parts[0].device) for part in parts]).sum()
 
 
 def cosine(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -167,7 +176,7 @@ def displaced_by(
         sites: what ``method.sites(model)`` returned, if it is known.
         memory: what the method remembers of past gradients.
         loss: mean loss of a batch.
-        gradient: whether the gradient is wanted; else it is empty.
+        gradient: whether gradient and length are wanted; else the one is empty and the other NaN.
     """
     parameters = trained(model)
     sites = method.sites(model) if sites is None else sites
@@ -179,11 +188,11 @@ def displaced_by(
             put(dict(zip(parameters, clean, strict=True)))
             own = stream.child("draw", draw)
             moment = Moment(sites, parameters if method.follows_gradient else (), own, strength, memory or {}, {})
-            moved = [site.weight().clone() for site in sites] if sites else [p.detach().clone() for p in parameters]
+            before = [site.weight().clone() for site in sites] if sites else [p.detach().clone() for p in parameters]
             with method.displace(moment):
-                now = [site.weight() for site in sites] if sites else [p.detach() for p in parameters]
-                lengths.append(norm([a - b for a, b in zip(now, moved, strict=True)]))
                 if gradient:
+                    now = [site.weight() for site in sites] if sites else [p.detach() for p in parameters]
+                    lengths.append(norm([a - b for a, b in zip(now, before, strict=True)]))
                     value, found = loss_and_gradient(model, batch, loss)
                     put(dict(zip(parameters, found, strict=True)))  # for methods that pull it back on leaving
                 else:
@@ -198,7 +207,8 @@ def displaced_by(
             parameter.grad = None
         put(held)
     mean = tuple(g / method.draws for g in total)
-    return Displaced(torch.stack(losses).mean(), mean, torch.stack(lengths).mean())
+    length = torch.stack(lengths).mean() if lengths else torch.tensor(math.nan)
+    return Displaced(torch.stack(losses).mean(), mean, length)
 
 
 def mixed(method: Method, clean: Gradient, perturbed: Gradient) -> Gradient:

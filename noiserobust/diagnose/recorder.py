@@ -34,6 +34,7 @@ class Recorder:
     In a loop of one's own::
 
         recorder = nr.diagnose.Recorder(model, opt, train=batches, total_steps=..., steps_per_epoch=len(loader))
+        recorder.start()
         for x, y in loader:
             opt.step(closure)
             recorder.step()
@@ -60,6 +61,8 @@ class Recorder:
         seed: root seed of the noise draws.
         out: ``diagnostics.csv``, written anew after each sample; None keeps the table in memory.
         logs: folder for TensorBoard, or None.
+        step_passes: forward-backward passes over a batch such as those of ``train`` that a step takes; by default those
+            of the method. More with micro-batches.
 
     Raises:
         InvalidValueError: if an argument is out of range, noise finds no weight in the model, or TensorBoard is asked
@@ -84,6 +87,7 @@ class Recorder:
         seed: int = 0,
         out: Path | None = None,
         logs: Path | None = None,
+        step_passes: int | None = None,
     ) -> None:
         if not isinstance(optimizer, PerturbedOptimizer):
             raise InvalidValueError(f"Expected `optimizer` to be a PerturbedOptimizer, but got {optimizer!r}")
@@ -106,8 +110,10 @@ class Recorder:
             config.batch_statistics,
             loss,
         )
+        needed = optimizer.method.draws + optimizer.method.needs_clean_gradient
+        passes = needed if step_passes is None else check_integer("step_passes", step_passes, minimum=1)
         every = config.every
-        self.every = every if isinstance(every, int) else self._affordable()
+        self.every = every if isinstance(every, int) else self._affordable(passes)
         self._travel = Travel(model)
         self._rows: list[dict[str, Any]] = []
         self._board = None if logs is None else Board(logs)
@@ -122,6 +128,8 @@ class Recorder:
             folder: of the train seed.
         """
         config = trainer.config
+        method = trainer.optimizer.method
+        passes = 1 if config.method.split_ranks else method.draws + method.needs_clean_gradient
         both = [ArrayData(trainer.x, trainer.y, "training"), *([held_out] if held_out else [])]
         batches = [list(_batches(trainer, data, config.record.batches)) for data in both]
         return cls(
@@ -136,10 +144,11 @@ class Recorder:
             seed=config.seed,
             out=folder / DIAGNOSTICS_FILE,
             logs=folder / "tensorboard" if config.record.tensorboard else None,
+            step_passes=passes * config.accumulate,
         )
 
     def start(self) -> None:
-        """Take the sample before the first step; :meth:`step` does it too, one step late, if this was not called."""
+        """Take the sample before the first step, unless the training goes on from an earlier state."""
         if self.optimizer.steps == 0 and not self._rows:
             self._sample()
 
@@ -177,17 +186,19 @@ class Recorder:
         if self._board is not None:
             self._board.write(step, rows)
 
-    def _affordable(self) -> int:
+    def _affordable(self, passes: int) -> int:
         """Return after how many steps there is a sample, so that all take their share of the training's passes."""
-        method = self.optimizer.method
-        passes = method.draws + method.needs_clean_gradient
         samples = int(SHARE * self.total_steps * passes * FORWARD_BACKWARD / self._looks.passes)
         return math.ceil(self.total_steps / max(samples - 1, 1))
 
 
 def _batches(trainer: Trainer, data: ArrayData, number: int) -> Iterator[Batch]:
-    """Yield the first batches of a fixed order, as the network takes them, without augmentation."""
-    size = min(trainer.batch_size, len(data))
+    """Yield the first batches of a fixed order, as the network takes them, without augmentation.
+
+    They are of the size in which the training passes them: that of a micro-batch of one process.
+    """
+    part = trainer.parts[0]
+    size = min(part.stop - part.start, len(data))
     order = torch.from_numpy(trainer.stream.child("record").permutation(len(data)))
     for part in order[: len(data) // size * size].split(size)[:number]:
         chosen = data.subset(part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from noiserobust.diagnose.probe import (
     loss_of,
     mixed,
     norm,
+    normalising,
 )
 from noiserobust.models.scores import class_scores
 from noiserobust.noise.scaled import GaussianNoise
@@ -70,6 +71,7 @@ class Looks:
     stream: Stream
     batch_statistics: bool = True
     loss: Loss = class_loss
+    _drawn: dict[tuple[int, str], Tensor | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def passes(self) -> int:
@@ -87,17 +89,21 @@ class Looks:
             strength: share of its full strength that the method's perturbation has now.
             memory: what the method remembers.
         """
-        with looked_at(model):
+        training = [layer for layer in normalising(model) if layer.training]  # not those that are frozen
+        with self.stream.child("torch").as_torch_default(), looked_at(model):
             rows, clean = [], {}
             for split, batches in ((TRAIN, self.train), (HELD_OUT, self.held_out)):
                 if batches:
                     own, clean[split] = self._clean(model, split, batches)
                     rows += own
             rows += self._average(model, clean)
-            if self.rhos:
-                rows += self._ascent(model, *self._gradients(model))
-            with batch_statistics(model) if self.batch_statistics else nullcontext():
-                rows += self._perturbed(model, *self._gradients(model), strength, memory)
+            as_trained = self.batch_statistics and bool(training)
+            found = self._gradients(model) if self.rhos or not as_trained else None
+            if self.rhos and found:
+                rows += self._ascent(model, *found)
+            with batch_statistics(model, training) if as_trained else nullcontext():
+                losses, gradients = found if found and not as_trained else self._gradients(model)
+                rows += self._perturbed(model, losses, gradients, strength, memory)
         return rows
 
     def _gradients(self, model: nn.Module) -> tuple[Tensor, list[Gradient]]:
@@ -131,8 +137,7 @@ class Looks:
         sites = find_sites(model)
         for draw in range(self.draws):
             own = [self.stream.child("draw", draw, site.name) for site in sites]
-            requests = [(s, tuple(site.shape())) for s, site in zip(own, sites, strict=True)]
-            drawn = GaussianNoise(1.0).draw(requests)
+            drawn = self._numbers(draw, sites, own)
             for level in self.levels:
                 noise = GaussianNoise(level)
                 changes: list[tuple[Site, Change]] = [
@@ -154,6 +159,14 @@ class Looks:
             for (split, level), v in found.items()
         ]
 
+    def _numbers(self, draw: int, sites: Sequence[Site], streams: Sequence[Stream]) -> list[Tensor | None]:
+        """Return the random numbers of a draw, on the device; they are made once, for all samples."""
+        if (draw, sites[0].name) not in self._drawn:
+            requests = [(s, tuple(site.shape())) for s, site in zip(streams, sites, strict=True)]
+            for site, numbers in zip(sites, GaussianNoise(1.0).draw(requests), strict=True):
+                self._drawn[draw, site.name] = None if numbers is None else numbers.to(site.weight().device)
+        return [self._drawn[draw, site.name] for site in sites]
+
     def _ascent(self, model: nn.Module, losses: Tensor, gradients: Sequence[Gradient]) -> list[Row]:
         rows = []
         for rho in self.rhos:
@@ -168,7 +181,8 @@ class Looks:
         """Return what the method's own perturbation does, at its present and at its full strength."""
         n = _examples(self.train)
         clean = torch.stack([norm(g) for g in gradients])
-        rows = [_row(TRAIN, "gradient_norm", *_mean_and_error(clean), n=n)]
+        rows = [_row(TRAIN, "training_loss", *_mean_and_error(losses), n=n)]
+        rows.append(_row(TRAIN, "gradient_norm", *_mean_and_error(clean), n=n))
         if isinstance(self.method, Unperturbed):
             return [*rows, _row(TRAIN, "update_gradient_norm", *_mean_and_error(clean), n=n)]
         values: dict[str, Tensor] = {

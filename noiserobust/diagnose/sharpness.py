@@ -211,7 +211,9 @@ def ascent_sharpness(
         data: as for :func:`noiserobust.evaluate`; the training or the test examples.
         rhos: radii, > 0, in units of the weights.
         m: examples a batch, >= 1, drawn at random, those left over left out; by default L is that of all examples.
-        batches: with ``m`` (or a loader) at most so many batches, >= 1; by default all.
+            Not with a loader, which has batches of its own.
+        batches: with ``m`` or a loader, whose batches then ascend each along its own gradient: at most so many, >= 1;
+            by default all.
         seed: root seed of the choice of batches.
         loss: mean loss of a batch, a scalar tensor, given outputs and targets; by default the cross-entropy of classes
             in nats, without label smoothing.
@@ -228,7 +230,7 @@ def ascent_sharpness(
 
     Source: "Incorruptible neural networks", Eq. 3, and its m-sharpness; Foret et al., ICLR 2021, section 4.1.
     """
-    forward = in_batches(loss_forward(data, loss, normalize, device, batch_size), m, batches, seed)
+    forward = in_batches(loss_forward(data, loss, normalize, device, batch_size), data, m, batches, seed)
     radii = check_rhos(rhos)
     with examined(model, forward, loss, batches) as examples:
         return ascent_of(examples, radii, by_batch=m is not None or batches is not None)

@@ -263,7 +263,7 @@ class _Job:
         if config.along == "noise":
             if direction is None or direction.level == 0:
                 raise InvalidValueError("Expected a noise with a level that is not 0 along noise, but got none")
-            directions = [NoiseDirection(direction, seed, 0, draw) for draw in range(number)]
+            directions = [NoiseDirection(direction, draw) for draw in range(number)]
         check_integer("draws", draws, minimum=1)
         if directions:
             plane = Plane(directions, [config.axis] * number, noise)

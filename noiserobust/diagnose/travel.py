@@ -37,15 +37,17 @@ class Travel:
             torch._foreach_copy_(self._epoch, self._parameters)
 
     def lengths(self) -> dict[str, float]:
-        """Return path lengths over steps and over finished epochs, and the net displacement."""
+        """Return path lengths over steps and over epochs, the last perhaps not over, and the net displacement."""
         with torch.no_grad():
             net = self._distance(self._start)
-        values = {"path_length": self._steps, "epoch_path_length": self._epochs, "displacement": net}
+            under_way = self._distance(self._epoch)  # of the epoch that is not over
+        values = {"path_length": self._steps, "epoch_path_length": self._epochs + under_way, "displacement": net}
         return {name: float(value) for name, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it takes to go on beside the weights."""
-        return {"start": self._start, "epoch": self._epoch, "lengths": [float(self._steps), float(self._epochs)]}
+        start, epoch = ([tensor.clone() for tensor in kept] for kept in (self._start, self._epoch))
+        return {"start": start, "epoch": epoch, "lengths": [float(self._steps), float(self._epochs)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state at the present weights, which have to be those that belong to it."""

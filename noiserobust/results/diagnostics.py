@@ -23,6 +23,7 @@ QUANTITIES = {
     "update_gradient_norm": "norm of the gradient that would update the weights, mean over batches",
     "cosine": "cosine of the gradients at the clean and at the perturbed weights, mean over batches",
     "perturbation_norm": "|w_p - w|, mean over batches",
+    "training_loss": "L(w) as the method's gradient sees it: in a training pass, mean over batches",
     "perturbed_loss": "L(w_p), w_p being perturbed as in training at this step, mean over batches",
     "gradient_sharpness": "L(w_p) - L(w), mean over batches",
     "full_strength_loss": "L(w_p) at the full strength of the perturbation, whatever the schedule, mean over batches",

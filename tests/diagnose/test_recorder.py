@@ -183,6 +183,8 @@ def test_values_are_those_of_the_formulas(as_trained: bool) -> None:
             if mode == as_trained:
                 for name, value in values.items():
                     found_of.setdefault(name, []).append(value)
+            if mode == as_trained:
+                found_of.setdefault("training_loss", []).append(loss)
         found_of.setdefault("loss", []).append(loss)  # of the network as it is deployed
         found_of.setdefault("ascent_sharpness", []).append(loss_at(moved(0.1)) - loss)
     wanted = {("train", name): float(torch.stack(values).mean()) for name, values in found_of.items()}
@@ -259,6 +261,9 @@ def test_lengths_of_the_way() -> None:
             travel = Travel(model)
             travel.load_state_dict(saved)
     wanted = {"path_length": 5 + 4 + 3 + 10, "epoch_path_length": 3 + 73**0.5, "displacement": 10.0}
+    model.weight.data = torch.tensor([[6.0], [0.0]])
+    assert Travel.lengths(travel)["epoch_path_length"] == pytest.approx(3 + 73**0.5 + 8)  # an epoch that is not over
+    model.weight.data = torch.tensor([[6.0], [8.0]])
     assert travel.lengths() == pytest.approx(wanted, rel=1e-6)
 
 
@@ -350,3 +355,42 @@ def test_frozen_parameters_have_no_part(config: TrainConfig) -> None:
     gradient = torch.func.grad(plain_loss)(weights, model, train[0])
     gradient.pop("0.weight")
     assert found["gradient_norm"] == pytest.approx(float(torch.cat([g.flatten() for g in gradient.values()]).norm()))
+
+
+def test_frozen_normalisation_and_dropout_in_evaluation_mode() -> None:
+    model, train = network().train(), batches(1, 0)
+    looks = Looks(train, [], nr.Unperturbed(), [], [], [], 2, nr.Stream(0))
+    norms = []
+    for frozen in (False, True):
+        model[1].train(not frozen)
+        norms.append(pd.DataFrame(looks.sample(model, 1.0, {})).set_index("quantity")["value"]["gradient_norm"])
+        assert model[1].training is not frozen
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    for found, as_trained in zip(norms, (True, False), strict=True):
+        gradient = torch.func.grad(plain_loss)(weights, model, train[0], as_trained=as_trained)
+        assert found == pytest.approx(torch.cat([g.flatten() for g in gradient.values()]).norm().item(), rel=1e-6)
+
+    class Noisy(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+    noisy = Noisy(*model)
+    before = torch.random.get_rng_state()
+    first, second = (pd.DataFrame(looks.sample(noisy, 1.0, {})) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_micro_batches_are_looked_at_as_they_are_passed(config: TrainConfig, tmp_path: Path) -> None:
+    frame = run(replace(config, accumulate=2, epochs=1), tmp_path / "run")
+    assert set(frame[frame["quantity"] == "loss"]["n_examples"]) == {2 * 8 // 2}
+
+
+def test_a_state_is_not_changed_by_what_comes_after() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    travel = Travel(model)
+    state = travel.state_dict()
+    kept = state["epoch"][0].clone()
+    model.weight.data += 1
+    travel.step(epoch_ends=True)
+    assert torch.equal(state["epoch"][0], kept)

@@ -29,6 +29,9 @@ from noiserobust.results.landscapes import LANDSCAPE_DTYPES, read_landscape
 CURVATURE = torch.tensor([[3.0, 1.0, 0.0], [1.0, 2.0, 0.5], [0.0, 0.5, 1.0]], dtype=torch.float64)
 
 
+CHIP = nr.Stream(0, "deploy", 0, 0)
+
+
 class Bowl(nn.Module):
     """The loss is ``1/2 sum over filters of (w - c)^T H (w - c)``, whatever the input."""
 
@@ -74,7 +77,7 @@ def test_a_quadratic_against_its_closed_form() -> None:
 def test_a_curve_has_the_second_derivative_of_the_hessian() -> None:
     found = bowl(points=3, dimensions=1, extent=1e-2).sort_values("x")["value"].to_numpy()
     weight = Bowl().layer.weight.detach()
-    d = RandomDirection(0, 0).of(weight, "layer.weight", FILTERS)
+    d = RandomDirection(0, 0).of(weight, CHIP.child("layer.weight"), FILTERS)
     curvature = float(torch.einsum("fi,ij,fj->", d, CURVATURE, d))
     assert (found[0] - 2 * found[1] + found[2]) / 1e-4 == pytest.approx(curvature, rel=1e-6)
 
@@ -83,11 +86,11 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_weights() -> None:
     rng = np.random.default_rng(0)
     weight = torch.from_numpy(rng.normal(size=(6, 4, 3, 3)))
     weight[2] = 0
-    one, other = (RandomDirection(1, 0).of(w, "conv.weight", FILTERS) for w in (weight, 5 * weight))
+    one, other = (RandomDirection(1, 0).of(w, CHIP.child("conv.weight"), FILTERS) for w in (weight, 5 * weight))
     assert torch.allclose(one.flatten(1).norm(dim=1), weight.flatten(1).norm(dim=1), rtol=1e-9)
     assert torch.allclose(other, 5 * one, rtol=1e-6)  # the same direction for both
     assert not one[2].any()
-    across = RandomDirection(1, 1).of(weight, "conv.weight", FILTERS)
+    across = RandomDirection(1, 1).of(weight, CHIP.child("conv.weight"), FILTERS)
     cosine = (one * across).sum() / one.norm() / across.norm()
     assert abs(cosine) < 0.3
 
@@ -119,6 +122,11 @@ def test_points_are_what_evaluations_find() -> None:
     chips = nr.evaluate(model, data(), noise=noise, levels=[0, 0.2], draws=2, seed=4, metrics=["loss", "accuracy"])
     value = chips.draws.set_index(["metric", "level", "draw"])["value"].sort_index()
     along = landscape(model, data(), along=noise, points=3, seed=4)
+    pair = landscape([model, model], data(), along=noise, points=3, seed=4, dimensions=1)
+    chips = nr.evaluate([model, model], data(), noise=noise, levels=[0.2], draws=1, seed=4, metrics="loss").draws
+    for seed in (0, 1):  # each train seed has chips of its own
+        own = pair[(pair["train_seed"] == seed) & (pair["x"] == 1) & (pair["metric"] == "loss")]["value"].item()
+        assert own == pytest.approx(chips[chips["train_seed"] == seed]["value"].item(), rel=1e-5)
     for metric in ("loss", "accuracy"):
         assert at(along, 0, 0, metric) == pytest.approx(value[metric, 0, 0], rel=1e-6)
         assert at(along, 1, 0, metric) == pytest.approx(value[metric, 0.2, 0], rel=1e-5)
@@ -158,12 +166,12 @@ def test_a_worker_gets_no_directions_but_makes_them_once() -> None:
     plane = Plane([RandomDirection(0, 0)], [[-1.0, 0.0, 1.0]])
     weight = torch.ones(2, 3)
     points = [plane.at(p) for p in (1, 2, 3)]
-    points[0].perturb(weight, nr.Stream(0, "w"))
+    points[0].perturb(weight, CHIP.child("w"))
     copies = pickle.loads(pickle.dumps(points))
     assert all(not p._kept for p in copies)
-    copies[0].perturb(weight, nr.Stream(0, "w"))
+    copies[0].perturb(weight, CHIP.child("w"))
     assert all(p._kept is copies[0]._kept for p in copies)
-    assert torch.equal(copies[2].perturb(weight, nr.Stream(0, "w")), points[2].perturb(weight, nr.Stream(0, "w")))
+    assert torch.equal(copies[2].perturb(weight, CHIP.child("w")), points[2].perturb(weight, CHIP.child("w")))
 
 
 @pytest.mark.slow
@@ -258,5 +266,5 @@ def test_python_arguments_are_checked() -> None:
 def test_a_noise_direction_ends_on_its_chip() -> None:
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     noise = nr.GaussianNoise(0.1)
-    d = NoiseDirection(noise, 2, 1, 7).of(weight, "w", FILTERS)
+    d = NoiseDirection(noise, 7).of(weight, nr.Stream(2, "deploy", 1, 0, "w"), FILTERS)
     assert torch.allclose(weight + d, noise.perturb(weight, nr.Stream(2, "deploy", 1, 7, "w")), atol=1e-6)

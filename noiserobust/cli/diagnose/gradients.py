@@ -43,7 +43,8 @@ _OPTIONS: Told = {
     "batch_statistics": {
         "action": "store_true",
         "default": False,
-        "help": "let batch norm use the statistics of each batch, as in training; default: the stored ones",
+        "help": "let batch norm use the statistics of each batch, as in training, but for layers that train() of the "
+        "model leaves in evaluation mode; default: the stored ones",
     },
     "draws": {"type": int, "default": 1, "help": "of the noise for each batch, >= 1; default: 1"},
 }

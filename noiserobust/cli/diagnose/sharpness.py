@@ -32,7 +32,7 @@ _OPTIONS: Told = {
         "help": "examples a batch, each of which ascends along its own gradient (m-sharpness), such as 128; default: "
         "all together",
     },
-    "batches": {"type": int, "help": "how many of them at most, such as 8; default: all"},
+    "batches": {"type": int, "help": "how many of them at most, such as 8, with --m or a DataLoader; default: all"},
     **EXECUTOR,
 }
 
