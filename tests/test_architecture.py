@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "report": {"errors", "times", "stats", "results"},
     "demo": GROUND | {"train", "evaluate", "report"},
     "diagnose": GROUND
-    | {"rng", "noise", "perturb", "stats", "results", "models", "data", "train", "evaluate", "executors", "progress", "report"},
+    | {"rng", "noise", "perturb", "stats", "results", "models", "data", "train", "evaluate", "executors", "progress"}
+    | {"report"},
     "cli": GROUND
     | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
 }

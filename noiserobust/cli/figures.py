@@ -59,7 +59,7 @@ def figures(settings: Namespace) -> None:
 
     folders = list(settings["from"])
     asked = {name: settings[name] for name in ("methods", "levels", "narrow")}
-    check_figures(folders, settings.out, settings.only, methods=settings.methods, levels=settings.levels)
+    found = check_figures(folders, settings.out, settings.only, methods=settings.methods, levels=settings.levels)
     failed: list[str] = []
     kinds = list(dict.fromkeys(kind for name, kind in PORTRAITS.items() if not settings.only or name in settings.only))
     if kinds and not settings.recorded_only:
@@ -68,8 +68,9 @@ def figures(settings: Namespace) -> None:
 
         config = PortraitConfig(settings.points, settings.examples, settings.precision, settings.device)
         executor = make_executor(settings.executor, settings.workers)
-        more = {"methods": settings.methods, "executor": executor, "progress": True}
-        made, failed = make_portraits(folders, settings.out / "portraits", kinds, config, **more)
+        runs = {run.name: run.trainings for run in found.runs}
+        out = settings.out / "portraits"
+        made, failed = make_portraits(runs, folders, out, kinds, config, executor=executor, progress=True)
         folders += made
     for reason in failed:
         print(f"not computed: {reason}")

@@ -21,7 +21,7 @@ from noiserobust.train.method import Method
 
 _LOSS, _CLEAN, _PERTURBED, _LENGTH = (
     list(GRADIENT_QUANTITIES).index(name)
-    for name in ("loss", "gradient_norm", "perturbed_gradient_norm", "perturbation_norm")
+    for name in ("training_loss", "gradient_norm", "perturbed_gradient_norm", "perturbation_norm")
 )
 
 

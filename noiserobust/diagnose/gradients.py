@@ -29,7 +29,7 @@ BATCH = 128
 """Examples a batch, unless otherwise said."""
 
 GRADIENT_QUANTITIES = {
-    "loss": "L(w), nats",
+    "training_loss": "L(w) as the method's gradient sees it, nats",
     "perturbed_loss": "L(w_p), w_p being the weights at which the method takes the gradient",
     "gradient_sharpness": "L(w_p) - L(w)",
     "gradient_norm": "|g(w)|",
@@ -38,7 +38,8 @@ GRADIENT_QUANTITIES = {
     "cosine": "of g(w) and g(w_p)",
     "perturbation_norm": "|w_p - w|",
 }
-"""What is measured on each batch, by its name in the column ``quantity``; gradients are those of the batch."""
+"""What is measured on each batch, by its name in the column ``quantity``; gradients are those of the batch. Names are
+those of :data:`noiserobust.results.diagnostics.QUANTITIES`."""
 
 GRADIENT_DTYPES = {
     "strength": "float64",
@@ -99,8 +100,8 @@ def gradient_table(
     Returns:
         One row a (strength, quantity); columns ``strength, level_name, level, quantity, value, standard_error,
         n_batches, n_draws, n_examples``. ``level`` is the radius or the severity of the noise at that strength, NaN if
-        it has none; the quantities are :data:`GRADIENT_QUANTITIES`. ``value`` is the mean over batches (each the mean over its
-        draws), with its standard error; NaN of a single batch.
+        it has none; the quantities are :data:`GRADIENT_QUANTITIES`. ``value`` is the mean over batches (each the mean
+        over its draws), with its standard error; NaN of a single batch.
 
     Raises:
         InvalidValueError: if an argument is not valid, or model, data and method do not fit together.

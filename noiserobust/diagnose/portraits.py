@@ -13,21 +13,22 @@ from urllib.parse import quote
 from noiserobust.config import PRECISIONS
 from noiserobust.diagnose.files import DiagnoseConfig
 from noiserobust.diagnose.folders import filter_files
-from noiserobust.diagnose.surface import METRICS, LandscapeConfig, landscape_files
+from noiserobust.diagnose.surface import KIND, METRICS, LandscapeConfig, landscape_files
 from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError, check_choice, check_integer
 from noiserobust.evaluate.files import EvaluateConfig
 from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.report.gather import find
+from noiserobust.report.papers.surroundings import is_random
 from noiserobust.results.files import read_json, sha256
 from noiserobust.results.filters import FILTERS_FILE
 from noiserobust.results.landscapes import LANDSCAPE_FILE, SPLITS
 from noiserobust.results.schema import MANIFEST_FILE
-from noiserobust.results.trainings import TrainingRun, read_trainings
+from noiserobust.results.trainings import TrainingRun
 
 PLANE, LINE, NORMS = "plane", "line", "filters"
 KINDS = (PLANE, LINE, NORMS)
 
-_WEIGHTS = "last.safetensors"
+_WEIGHTS, _BEST = "last.safetensors", "best.safetensors"
 _LINE_POINTS = 51
 
 
@@ -54,23 +55,23 @@ class PortraitConfig:
 
 
 def make_portraits(
+    runs: Mapping[str, Sequence[TrainingRun]],
     folders: Sequence[Path],
     out: Path,
     kinds: Sequence[str],
     config: PortraitConfig,
     *,
-    methods: Sequence[str] | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Compute what is lacking for the last weights of each training; of several train seeds those of the first.
 
     Args:
-        folders: searched for trainings, and for what is there already.
+        runs: trainings by what they are called.
+        folders: searched for what is there already.
         out: folder; each portrait has one of its own in it, and finished parts of it are kept.
         kinds: some of :data:`KINDS`: planes of figure 7, lines of rwp-2, norms of rwp-4.
         config: of the landscapes.
-        methods: labels of trainings; by default all.
         executor: where points are computed; by default here, one after the other.
         progress: whether to show progress, and what is computed.
 
@@ -80,31 +81,32 @@ def make_portraits(
 
     Raises:
         OutputError: if ``out`` cannot be written to.
+        FailedJobsError: if points could not be computed because workers died.
     """
     there = {portrait for folder in folders for portrait in _there(folder, out)}
-    made: list[Path] = []
-    failed: list[str] = []
-    for run in _trainings(folders):
-        if methods is not None and run.method not in methods:
+    wanted: dict[Path, tuple[str, TrainingRun, str, str]] = {}
+    for name, trainings in runs.items():
+        run = next((training for training in trainings if (training.folder / _WEIGHTS).is_file()), None)
+        if run is None:
             continue
-        for kind in kinds:
-            for split in ("",) if kind == NORMS else SPLITS:
-                weights = sha256(run.folder / _WEIGHTS)
-                if (weights, kind, split) in there:
-                    continue
-                made.append(out / _name(run, weights, kind, split, config))
-                if _finished(made[-1], "filters" if kind == NORMS else "landscape"):
-                    continue
-                if progress:
-                    print(f"{run.method}: {kind} {split}".rstrip())
-                try:
-                    _make(run, kind, split, made[-1], config, executor, progress)
-                except (OutputError, FailedJobsError):
-                    raise
-                except NoiseRobustError as error:
-                    made.pop()
-                    failed.append(f"{run.method}, {kind} {split}".rstrip() + f": {error}")
-    return made, failed
+        last, *best = [sha256(run.folder / file) for file in (_WEIGHTS, _BEST) if (run.folder / file).is_file()]
+        for kind, split in _parts(kinds):
+            if not {(digest, kind, split) for digest in (last, *best)} & there:
+                wanted[out / _name(run, last, kind, split, config)] = name, run, kind, split
+    lacking = [f for f, (_, _, kind, _) in wanted.items() if not _finished(f, "filters" if kind == NORMS else KIND)]
+    failed: dict[Path, str] = {}
+    for number, folder in enumerate(lacking, start=1):
+        name, run, kind, split = wanted[folder]
+        what = f"{name}, {kind} {split}".rstrip()
+        if progress:
+            print(f"{number} of {len(lacking)} to be computed: {what}", flush=True)
+        try:
+            _make(run, kind, split, folder, config, executor, progress)
+        except (OutputError, FailedJobsError):
+            raise
+        except NoiseRobustError as error:
+            failed[folder] = f"{what}: {error}"
+    return [folder for folder in wanted if folder not in failed], list(failed.values())
 
 
 def _make(
@@ -137,20 +139,17 @@ def _make(
     landscape_files(evaluated, shape, out, executor=executor, progress=progress, pictures=False)
 
 
-def _trainings(folders: Sequence[Path]) -> Iterator[TrainingRun]:
-    """Yield the trainings that are finished, the first train seed of each configuration."""
-    seen = set()
-    for path in (path for folder in folders for path, kind in find(folder) if kind == "training"):
-        for run in read_trainings(path):
-            if run.sha256 not in seen and (run.folder / _WEIGHTS).is_file():
-                seen.add(run.sha256)
-                yield run
+def _parts(kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each kind with the splits it is of; norms of filters are of none."""
+    for kind in kinds:
+        for split in ("",) if kind == NORMS else SPLITS:
+            yield kind, split
 
 
 def _name(run: TrainingRun, weights: str, kind: str, split: str, config: PortraitConfig) -> str:
     """Return the name of a folder, another one for other weights and for other landscapes of them."""
     how = [] if kind == NORMS else [config.examples, config.precision, *([config.points] if kind == PLANE else [])]
-    digest = hashlib.sha256(json.dumps([weights, *how]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([weights, run.sha256, *how]).encode()).hexdigest()
     return quote("-".join(filter(None, (run.method, kind, split, digest[:8]))), safe="")
 
 
@@ -180,9 +179,7 @@ def _kind(kind: str, settings: Mapping[str, Any]) -> str:
     """Return which portrait a diagnosis can stand for: none with noise on top or along other directions."""
     if kind == "filters":
         return NORMS
-    noise = settings.get("noise") or {}
-    directions = noise.get("directions") or []
-    random = all(isinstance(d, dict) and d.get("kind") == "random" for d in directions)
-    if not random or "noise" in noise or "to" in settings:
+    if not is_random(settings):
         return ""
+    directions = (settings.get("noise") or {}).get("directions") or []
     return {1: LINE, 2: PLANE}.get(len(directions), "")

@@ -13,7 +13,7 @@ import pandas as pd
 from noiserobust.errors import InvalidValueError
 from noiserobust.report.analysis import Analysis, analyse
 from noiserobust.report.criteria import Criteria
-from noiserobust.report.gather import Gathered, gather
+from noiserobust.report.gather import Gathered, check_one_split, gather
 from noiserobust.report.notes import find_notes
 from noiserobust.report.tables import make_tables
 from noiserobust.report.text import differences, explained, latex_rows, markdown_rows
@@ -46,7 +46,8 @@ def compare_folders(folders: Sequence[Path], baseline: str | None = None, *, apa
 
     Raises:
         MissingFileError: if a folder does not exist or holds no results.
-        InvalidValueError: if results are damaged or contradict each other, or there are no two methods.
+        InvalidValueError: if results are damaged, contradict each other or were evaluated on different splits of the
+            data, or there are no two methods.
     """
     gathered = _apart(folders) if apart else gather(folders)
     if len(gathered.methods) < 2:
@@ -107,6 +108,7 @@ def _without_weights(manifest: Mapping[str, Any] | None) -> dict[str, Any]:
 def _apart(folders: Sequence[Path]) -> Gathered:
     folders = list({folder.resolve(): folder for folder in folders}.values())  # named twice it is no second method
     parts = [gather([folder]) for folder in folders]
+    check_one_split([source for part in parts for source in part.sources])
     names = [folder.resolve().name for folder in folders]
     names = [str(f) if names.count(n) > 1 else n for n, f in zip(names, folders, strict=True)]
     frames = []

@@ -22,6 +22,9 @@ from noiserobust.results.trainings import TrainingRun, read_trainings
 _KINDS = ("evaluation", "training", "sensitivity", "landscape", "filters", "sharpness", "gradients", "curvature")
 _DIAGNOSES = _KINDS[2:]
 
+TEST, TRAIN = "test", "train"
+"""Splits of the data."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -36,6 +39,12 @@ class Source:
         """The manifest's configuration, empty if there is none."""
         configuration = (self.manifest or {}).get("configuration")
         return configuration if isinstance(configuration, dict) else {}
+
+    @property
+    def split(self) -> str:
+        """The split of the data that was measured on, ``test`` unless the manifest names another."""
+        data = self.configuration.get("data")
+        return str(data.get("split") or TEST) if isinstance(data, dict) else TEST
 
     @property
     def weights(self) -> list[Mapping[str, Any]]:
@@ -65,8 +74,18 @@ class Gathered:
 
     @property
     def examples(self) -> pd.Series[int]:
-        """For each draw of how many test examples it tells: of all, although it may have been run on some of them."""
+        """For each draw of how many examples it tells: of all, although it may have been run on some of them."""
         return self.draws["of_examples" if is_sampled(self.draws) else "n_examples"]
+
+    @property
+    def split(self) -> str:
+        """The split of the data that was measured on."""
+        return next((source.split for source in self.sources if source.manifest is not None), TEST)
+
+    @property
+    def data(self) -> str:
+        """The same in words, ``test`` or ``training``: what examples and sets are called."""
+        return "training" if self.split == TRAIN else self.split
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -104,7 +123,8 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
     Raises:
         MissingFileError: if a folder does not exist or neither is nor holds a result folder with a draw.
-        InvalidValueError: if ``folders`` is empty, a file is damaged, or two folders contradict each other.
+        InvalidValueError: if ``folders`` is empty, a file is damaged, two folders contradict each other, or were
+            evaluated on different splits of the data.
     """
     if not folders:
         raise InvalidValueError("Expected `folders` to name at least one result folder, but got none")
@@ -133,6 +153,7 @@ def gather(folders: Sequence[Path]) -> Gathered:
         raise MissingFileError(
             f"Expected {folders[0]} to hold an evaluation beside trainings and diagnoses, but there is none"
         )
+    check_one_split(list(sources.values()))
     runs = [run for found in trainings.values() for run in found]
     own, others = _trainings_of(list(sources.values()), runs)
     return Gathered(join(list(sources.values())), tuple(sources.values()), own, others, sensitivities)
@@ -196,6 +217,22 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise InvalidValueError(f"Expected {path} to hold a JSON object, but got {type(manifest).__name__}")
     return manifest
+
+
+def check_one_split(sources: Sequence[Source]) -> None:
+    """Raise if some were evaluated on training data and others on test data, as far as manifests tell.
+
+    Raises:
+        InvalidValueError: if so.
+    """
+    known = [source for source in sources if source.manifest is not None]
+    for source in known:
+        first = known[0]
+        if source.split != first.split:
+            raise InvalidValueError(
+                f"Expected evaluations of one split of the data, but got {first.split!r} in {first.folder} and "
+                f"{source.split!r} in {source.folder}; report them one by one"
+            )
 
 
 def _check_one_training(sources: Sequence[Source]) -> None:

@@ -62,6 +62,7 @@ def render_html(gathered: Gathered, analyses: Sequence[Analysis], notes: Sequenc
     script = environment.get_template("report.js").render()
     page = environment.get_template("report.html.j2").render(
         facts=_facts(gathered, tables),
+        data=gathered.data,
         subtitle=_subtitle(gathered, tables),
         notes=notes,
         sections=sections,
@@ -106,7 +107,7 @@ def _facts(gathered: Gathered, tables: Sequence[NoiseTable]) -> list[tuple[str, 
     return [
         ("Methods", methods),
         ("Noises", list(dict.fromkeys(noises))),
-        ("Measured", [f"{listed(draws['metric'].unique())} on {_range(examples)} test examples"]),
+        ("Measured", [f"{listed(draws['metric'].unique())} on {_range(examples)} {gathered.data} examples"]),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from noiserobust.report.analysis import Analysis
-from noiserobust.report.gather import Gathered, Source
+from noiserobust.report.gather import TRAIN, Gathered, Source
 from noiserobust.report.tables import CLEAN, TRAINING, Gap, NoiseTable, format_number
 from noiserobust.report.words import listed
 from noiserobust.results.summary import is_sampled, precision
@@ -115,8 +115,9 @@ def _sampled(gathered: Gathered) -> Iterator[str]:
             continue
         names = listed(source.draws["noise"].unique())
         yield (
-            f"Under {names} each chip was run on some of the test examples, and as many chips as it takes to know the "
-            f"mean of each weight file to ±{until:g}: a single draw says little, and nothing of yields and tails."
+            f"Under {names} each chip was run on some of the {gathered.data} examples, and as many chips as it takes "
+            f"to know the mean of each weight file to ±{until:g}: a single draw says little, and nothing of yields and "
+            "tails."
         )
         wide = int((precision(source.draws)["half_width"] > until).sum())
         if wide:
@@ -137,10 +138,12 @@ def _selection(gathered: Gathered, analyses: Sequence[Analysis]) -> Iterator[str
             f"{listed(trained)} {'was' if len(trained) == 1 else 'were'} trained, and the epoch chosen, on the very "
             "examples that the numbers are measured on: they say nothing of other images."
         )
+    elif gathered.split == TRAIN:
+        yield "The numbers are measured on training examples: they say nothing of other images."
     if any(a.mismatches for a in analyses):
         yield (
-            "Where methods differ by their training level, the best is found by comparing on the test set: its number "
-            "flatters a little, and a claim for it needs other images."
+            f"Where methods differ by their training level, the best is found by comparing on the {gathered.data} set: "
+            "its number flatters a little, and a claim for it needs other images."
         )
 
 
@@ -168,7 +171,7 @@ def _compute(gathered: Gathered) -> Iterator[str]:
 def _examples(gathered: Gathered) -> Iterator[str]:
     numbers = sorted(set(gathered.examples))
     if len(numbers) > 1:
-        yield f"Not all draws were measured on the same number of test examples: {listed(numbers)}."
+        yield f"Not all draws were measured on the same number of {gathered.data} examples: {listed(numbers)}."
 
 
 def _same_weights(sources: Sequence[Source]) -> Iterator[str]:

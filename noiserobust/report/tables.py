@@ -33,7 +33,7 @@ class Cell:
         high: its upper end.
         n_seeds: number of weight files.
         n_draws: smallest number of draws of a weight file.
-        n_examples: smallest number of test examples that a draw tells of.
+        n_examples: smallest number of examples that a draw tells of.
         complete: whether no draw is missing that other weight files or the manifest have.
         highest: whether the mean is the highest of its column and its interval meets no other.
         training_std: standard deviation over seeds without what is left of the noise in a mean over chips.

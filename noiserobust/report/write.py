@@ -51,7 +51,8 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
 
     Raises:
         MissingFileError: if a folder does not exist or holds no results.
-        InvalidValueError: if results are damaged or contradict each other, or ``out`` holds other results.
+        InvalidValueError: if results are damaged, contradict each other or were evaluated on different splits of the
+            data, or ``out`` holds other results.
         OutputError: if ``out`` cannot be written to.
     """
     # Here and not above: matplotlib and pandas take a second, `import noiserobust.report` should not.

@@ -48,10 +48,11 @@ DIAGNOSTICS_DTYPES = {
 }
 """Columns of ``diagnostics.csv``, in order; one row a (step, split, quantity, level). ``epoch`` counts finished epochs
 and the share of the one under way, ``step`` finished optimizer steps; ``strength`` is the share of its full strength
-that the perturbation has then. ``level`` is empty for quantities without one, ``standard_error`` where it cannot be
-estimated. Lengths in the space of the weights have the split ``train`` and no examples."""
+that the perturbation has then. ``level`` is empty for quantities without one, ``value`` where a loss overflowed,
+``standard_error`` where it cannot be estimated. Lengths in the space of the weights have the split ``train`` and no
+examples."""
 
-_MAY_BE_EMPTY = {"level", "standard_error"}
+_MAY_BE_EMPTY = {"level", "value", "standard_error"}
 
 
 def read_diagnostics(path: Path) -> pd.DataFrame:
@@ -67,4 +68,7 @@ def read_diagnostics(path: Path) -> pd.DataFrame:
     unknown = set(frame["quantity"]) - set(QUANTITIES)
     if unknown:
         raise InvalidValueError(f"Expected the quantities of {path} to be known ones, but got {sorted(unknown)[0]}")
+    other = sorted(set(frame["split"]) - set(SPLITS))
+    if other:
+        raise InvalidValueError(f"Expected the splits of {path} to be {' or '.join(SPLITS)}, but got {other[0]!r}")
     return frame

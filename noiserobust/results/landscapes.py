@@ -27,7 +27,8 @@ LANDSCAPE_DTYPES = {
 }
 """Columns of ``landscape.csv``, in order; one row a point. ``x`` and ``y`` are multiples of the directions, each of
 which has the norms of the weights' filters; ``y`` is empty where there is one direction only. ``metric`` is ``loss`` in
-nats or ``accuracy`` in percent; ``n_draws`` noise draws were averaged over, 1 without noise."""
+nats, ``inf`` where it explodes, or ``accuracy`` in percent; ``n_draws`` noise draws were averaged over, 1 without
+noise."""
 
 _CURVE = ["method", "train_seed", "weights", "split", "metric"]
 
@@ -57,6 +58,10 @@ def read_landscape(folder: str | Path) -> pd.DataFrame:
     for column in ("x", "y"):
         if np.isinf(frame[column]).any():
             raise InvalidValueError(f"Expected `{column}` of {path} to be finite numbers, but got others")
+    if not ((frame["value"] > -np.inf) & (frame["metric"].ne("accuracy") | np.isfinite(frame["value"]))).all():
+        raise InvalidValueError(
+            f"Expected `value` of {path} to be finite numbers, or inf where a loss explodes, but got others"
+        )
     flat = frame["y"].isna().groupby([frame[c] for c in _CURVE]).mean()
     if ((flat > 0) & (flat < 1)).any():
         raise InvalidValueError(

@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 import noiserobust as nr
 from noiserobust import diagnose
 from noiserobust.cli import main
 from noiserobust.cli.diagnose import ACTIONS
+from noiserobust.data.normalize import parse_normalize
 from noiserobust.diagnose.folders import CRITICAL_DTYPES, CURVATURE_DTYPES, SHARPNESS_DTYPES
 from noiserobust.models.weights import fit_weights, read_weights, write_weights
 from noiserobust.results.filters import FILTERS_DTYPES, read_filters
@@ -32,6 +34,22 @@ FILES = {
     "curvature": ["curvature.csv"],
     "filters": ["filters.csv", "variation.csv"],
 }
+
+FROZEN = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def build():
+    return Net(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10), nn.BatchNorm1d(10))
+"""
+"""A network of which a layer stays in evaluation mode while the others are trained."""
 
 
 @pytest.fixture
@@ -156,6 +174,7 @@ class TestSharpness:
             ({"noise": None, "levels": None, "draws": None, "rhos": None}, "or both, but got neither"),
             ({"levels": None}, "`--noise` and `--levels` together"),
             ({"rhos": None, "m": 4}, "`m` and `batches` with radii only"),
+            ({"batches": 4}, "`batches` with `m` or a DataLoader only, but got 4 without"),
             ({"levels": ["clean"]}, "a level with noise, but got none"),
             ({"levels": [-1]}, "`sigma`"),
             ({"rhos": [-1]}, "`rhos` to be a finite number > 0"),
@@ -199,6 +218,30 @@ class TestGradients:
         critical = pd.read_csv(tmp_path / "out/critical.csv", keep_default_na=False)
         assert list(critical) == list(CRITICAL_DTYPES)
         assert all((critical["strength"] == "") == (critical["reason"] != ""))
+
+    def test_layers_that_training_leaves_frozen_keep_their_stored_statistics(self, run, tmp_path):
+        (tmp_path / "net.py").write_text(FROZEN)
+        spec = f"{tmp_path / 'net.py'}:build"
+        files, models = [], []
+        for seed in (3, 1):
+            torch.manual_seed(seed)
+            models.append(nr.build_model(spec))
+            for number in (1, 3):
+                models[-1][number].running_mean.normal_()
+            files.append(tmp_path / f"{seed}.safetensors")
+            write_weights(files[-1], models[-1], {"method": "sgd", "train_seed": str(seed)})
+        given = {"model": spec, "batch_statistics": True, "critical": None}
+        assert run(*arguments("gradients", files, tmp_path / "out", **given))[0] == 0
+        table = pd.read_csv(tmp_path / "out/gradients.csv")
+        data = nr.load_data("digits", "test")
+        data = data.subset(nr.Stream(0, "examples").permutation(len(data))[:70].tolist())
+        order = torch.from_numpy(nr.Stream(0, "diagnose", "batches").permutation(70)[:64].copy())
+        batches = [(parse_normalize("digits")(data.x[part]), data.y[part]) for part in order.split(32)]
+        for seed, model in zip((3, 1), models, strict=True):
+            model.train()
+            wanted = torch.stack([cross_entropy(model(x), y) for x, y in batches]).mean().item()
+            own = table[(table["train_seed"] == seed) & (table["quantity"] == "training_loss")]
+            assert list(own["value"]) == pytest.approx([wanted, wanted], rel=1e-5)
 
     @pytest.mark.parametrize(
         ("changes", "said"),

@@ -22,15 +22,29 @@ from quadratics import (
 )
 from scipy.optimize import brentq
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import noiserobust as nr
-from noiserobust.diagnose.gradients import QUANTITIES
-from noiserobust.results.diagnostics import QUANTITIES as RECORDED
+from noiserobust.diagnose.examples import examined, in_batches, loss_forward
+from noiserobust.diagnose.gradients import GRADIENT_QUANTITIES
+from noiserobust.results.diagnostics import QUANTITIES
 
 
 def wide(table: pd.DataFrame, column: str = "value") -> pd.DataFrame:
     return table.pivot(index="strength", columns="quantity", values=column)
+
+
+class Frozen(nn.Sequential):
+    """The network of :func:`normalised`, whose batch norm stays in evaluation mode in training."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_quantities_have_the_names_of_those_that_are_recorded():
+    assert set(GRADIENT_QUANTITIES) - set(QUANTITIES) == {"perturbed_gradient_norm"}
 
 
 class TestTable:
@@ -50,7 +64,7 @@ class TestTable:
             there = h @ (w + step)
             clean, perturbed = float(w @ g / 2), float((w + step) @ there / 2)
             wanted = {
-                "loss": clean,
+                "training_loss": clean,
                 "perturbed_loss": perturbed,
                 "gradient_sharpness": perturbed - clean,
                 "gradient_norm": float(g.norm()),
@@ -66,8 +80,7 @@ class TestTable:
             assert values.loc[strength, "perturbation_norm"] == pytest.approx(0.2 * strength, rel=1e-6)
         assert list(dict.fromkeys(table["level"])) == [0.1, 0.4]
         assert set(table["level_name"]) == {"rho"}
-        assert list(dict.fromkeys(table["quantity"])) == list(QUANTITIES)
-        assert {"loss", "gradient_norm", "update_gradient_norm", "cosine", "gradient_sharpness"} <= set(RECORDED)
+        assert list(dict.fromkeys(table["quantity"])) == list(GRADIENT_QUANTITIES)
         assert set(zip(table["n_batches"], table["n_draws"], table["n_examples"], strict=True)) == {(3, 1, 12)}
 
     def test_noise_has_the_same_draws_at_all_strengths(self):
@@ -105,10 +118,60 @@ class TestTable:
                 nr.diagnose.gradient_table(model, (x, y), nr.SAM(0.05), strengths=[1], m=20, batch_statistics=True)
             )
         model.eval()
-        assert stored["loss"].item() == pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-6)
+        assert stored["training_loss"].item() == pytest.approx(
+            nn.functional.cross_entropy(model(x), y).item(), rel=1e-6
+        )
         model[1].train()
-        assert own["loss"].item() == pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-6)
-        assert own["loss"].item() != pytest.approx(stored["loss"].item(), rel=1e-3)
+        assert own["training_loss"].item() == pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-6)
+        assert own["training_loss"].item() != pytest.approx(stored["training_loss"].item(), rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("model", "frozen"),
+        [
+            (normalised(), False),
+            (normalised().eval(), False),
+            (nn.Sequential(nn.Identity(), *normalised()), False),
+            (Frozen(*normalised()).train(), True),
+            (Frozen(*normalised()).eval(), True),
+            (nn.SyncBatchNorm.convert_sync_batchnorm(normalised()), True),
+        ],
+    )
+    def test_frozen_batch_norm_keeps_its_stored_statistics(self, model, frozen):
+        given = {"strengths": [1], "m": 20}
+        with left_alone(model):
+            stored = nr.diagnose.gradient_table(model, images(), nr.SAM(0.05), **given)
+            own = nr.diagnose.gradient_table(model, images(), nr.SAM(0.05), **given, batch_statistics=True)
+        assert own["value"].equals(stored["value"]) == frozen
+
+    def test_a_layer_in_evaluation_mode_of_a_model_in_training_mode_is_frozen(self):
+        model, given = normalised(), {"strengths": [1], "m": 20}
+        model[1].eval()
+        with left_alone(model):
+            stored = nr.diagnose.gradient_table(model, images(), nr.SAM(0.05), **given)
+            own = nr.diagnose.gradient_table(model, images(), nr.SAM(0.05), **given, batch_statistics=True)
+        pd.testing.assert_frame_equal(own, stored)
+
+    def test_the_batches_of_a_loader_are_its_own_and_those_of_arrays_are_cut(self):
+        x, y = features(13)
+        loader = DataLoader(TensorDataset(x, y), batch_size=4)
+        found = nr.diagnose.gradient_table(smooth(), loader, nr.SAM(0.05), strengths=[1])
+        assert set(zip(found["n_batches"], found["n_examples"], strict=True)) == {(4, 13)}
+        plain = DataLoader(list(zip(x, y, strict=True)), batch_size=4)
+        pd.testing.assert_frame_equal(
+            found, nr.diagnose.gradient_table(smooth(), plain, nr.SAM(0.05), strengths=[1]), rtol=1e-9
+        )
+        with pytest.raises(nr.NoiseRobustError, match="`m` to be left out with a DataLoader"):
+            nr.diagnose.gradient_table(smooth(), loader, nr.SAM(0.05), m=4)
+        quadratic, data = Quadratic(matrix()), scales(130)
+        cut = nr.diagnose.gradient_table(quadratic, data, nr.SAM(0.05), strengths=[1], loss=mean_output)
+        assert set(zip(cut["n_batches"], cut["n_examples"], strict=True)) == {(1, 128)}
+
+    def test_batches_have_the_same_numbers_in_each_pass(self):
+        data = features(12)
+        forward = in_batches(loss_forward(data, mean_output, "none", "cpu", None), data, 4, 2, 0)
+        with examined(smooth(), forward, mean_output, 2) as examples:
+            passes = [examples.numbered(lambda number, batch, n: (number, n)) for _ in range(2)]
+        assert passes == [[(0, 4), (1, 4)]] * 2
 
     def test_batches_that_are_dictionaries(self):
         class Named(nn.Module):

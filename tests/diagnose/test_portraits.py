@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from noiserobust.cli import main
 from noiserobust.diagnose import portraits
-from noiserobust.diagnose.portraits import KINDS, PortraitConfig, make_portraits
+from noiserobust.diagnose.portraits import KINDS, PortraitConfig
+from noiserobust.report.papers.runs import find_runs
 from noiserobust.results.filters import read_filters
 from noiserobust.results.landscapes import read_landscape
 
@@ -22,6 +24,13 @@ from torch import nn
 def net():
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
 """
+
+
+def make_portraits(
+    folders: list[Path], out: Path, kinds: Sequence[str], config: PortraitConfig, methods: list[str] | None = None
+) -> tuple[list[Path], list[str]]:
+    runs = {run.name: run.trainings for run in find_runs(folders, methods).runs}
+    return portraits.make_portraits(runs, folders, out, kinds, config)
 
 
 @pytest.fixture
@@ -96,6 +105,7 @@ def test_what_cannot_be_computed_is_said_and_the_rest_is_drawn(runs: Path, tmp_p
     assert not (tmp_path / "f/figure-7.png").exists()
     assert (tmp_path / "f/figure-3.png").exists()
     assert main([*asked[:-2], "7"]) == 2  # nothing that was asked for can be drawn
+    capsys.readouterr()
     assert main([*asked, "--recorded-only"]) == 0
     assert "not computed" not in capsys.readouterr().out
 

@@ -84,9 +84,21 @@ class TestAscent:
         with pytest.raises(nr.NoiseRobustError, match="`m` to be left out with a DataLoader"):
             nr.diagnose.ascent_sharpness(model, loader, RHOS, m=2)
 
+    def test_a_loader_in_order_has_batches_of_its_own_too(self):
+        model, (x, y) = smooth(), features(13)
+        loader = DataLoader(TensorDataset(x, y), batch_size=4)
+        by_batch = nr.diagnose.ascent_sharpness(model, loader, 0.1, batches=9)
+        assert (by_batch["n_batches"][0], by_batch["n_examples"][0]) == (4, 13)
+        alone = [nr.diagnose.ascent_sharpness(model, (a, b), 0.1)["sharpness"][0] for a, b in loader]
+        assert by_batch["sharpness"][0] == pytest.approx(np.mean(alone), rel=1e-9)
+        with pytest.raises(nr.NoiseRobustError, match="`m` to be left out with a DataLoader"):
+            nr.diagnose.ascent_sharpness(model, loader, 0.1, m=4)
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
+            ({"batches": 2}, "`batches` with `m` or a DataLoader only, but got 2 without"),
+            ({"batches": 2, "loss": mean_output}, "`batches` with `m` or a DataLoader only, but got 2 without"),
             ({"rhos": []}, "`rhos` to be distinct radii, at least one"),
             ({"rhos": [0.1, 0.1]}, "`rhos` to be distinct"),
             ({"rhos": [0.0]}, "`rhos` to be a finite number > 0, but got 0"),

@@ -111,6 +111,7 @@ def _diagnostics(settings: Mapping[str, Any], seed: int, epochs: Any, rng: Any) 
         values: dict[tuple[str, str, float | None], float] = {
             ("loss", "train", None): loss,
             ("loss", "held-out", None): held_out,
+            ("training_loss", "train", None): 1.1 * loss,
             ("update_gradient_norm", "train", None): norm,
             ("epoch_path_length", "train", None): 9 * norm * share,
             ("perturbed_loss", "train", None): loss + own,
@@ -158,6 +159,7 @@ def make_evaluation(
     *,
     seeds: Sequence[int] = (0, 1),
     data: str = "cifar100",
+    split: str | None = None,
     method: str | None = None,
     hashed: bool = True,
     noise: tuple[str, str] = ("gaussian", "sigma"),
@@ -174,7 +176,8 @@ def make_evaluation(
         *noise,
     )
     weights = entries_of(settings, seeds, method=method, hashed=hashed)
-    said = {"weights": weights, "data": {"name": data, "sha256": data.ljust(64, "0"), "n_examples": 10_000}}
+    told = {} if split is None else {"split": split}
+    said = {"weights": weights, "data": {"name": data, "sha256": data.ljust(64, "0"), "n_examples": 10_000, **told}}
     return make_folder(path, rows, configuration=said)
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from paper_folders import (
     configuration,
@@ -16,11 +17,21 @@ from paper_folders import (
     make_run,
 )
 
-from noiserobust.report.figures.landscape import Plane, curves_of, levels_of, planes_of
+from noiserobust.report.figures.landscape import (
+    Plane,
+    curves_of,
+    draw_contours,
+    draw_landscape,
+    draw_surfaces,
+    levels_of,
+    planes_of,
+)
 from noiserobust.report.figures.panels import Panel, Series, draw_panels
 from noiserobust.report.papers import accuracy, around, dynamics
+from noiserobust.report.papers.catalogue import CATALOGUE
 from noiserobust.report.papers.runs import Found, find_runs
 from noiserobust.report.papers.selection import Asked, Selection
+from noiserobust.results.landscapes import read_landscape
 
 NOTHING = Asked()
 SGD = configuration("SGD")
@@ -153,8 +164,27 @@ def test_3_has_gradient_norms_by_epoch_and_sharpness_against_loss(found):
     assert series(left, "S0.2").frame["x"].tolist() == norms["epoch"].tolist()
     assert "SGD" in labels(left)
     assert "SGD" not in labels(right)  # it perturbs nothing
-    assert series(right, "S0.2").frame["x"].tolist() == run.quantity("loss")["value"].tolist()
+    assert series(right, "S0.2").frame["x"].tolist() == run.quantity("training_loss")["value"].tolist()
+    assert right.xlabel == "training loss L(w), in a training pass"
     assert series(right, "S0.2").frame["y"].tolist() == run.quantity("gradient_sharpness")["value"].tolist()
+
+
+@pytest.mark.parametrize(("select", "place"), [(dynamics.gradients, 1), (dynamics.ramped_sharpness, 0)])
+def test_3_and_11_have_the_loss_of_evaluations_where_that_of_training_passes_was_not_recorded(tmp_path, select, place):
+    make_run(tmp_path / "old", RAMPED, (0,), without=("training_loss",))
+    selection = select(find_runs([tmp_path]), NOTHING)
+    assert selection.panels[place].xlabel == "training loss L(w)"
+    assert not selection.notes
+    found = only(tmp_path, SAM[0])
+    selection = select(found, NOTHING)
+    runs = {run.name: run for run in found.runs}
+    for name, loss in (("R up", "loss"), ("S0.2", "training_loss")):
+        drawn = series(selection.panels[place], name).frame["x"].tolist()
+        assert drawn == runs[name].quantity(loss)["value"].tolist()
+    assert selection.panels[place].xlabel == "training loss L(w)"
+    said = "the training loss of R up is that of an evaluation, of the others that of a training pass"
+    assert selection.notes == (said,)
+    assert not selection.missing
 
 
 @pytest.mark.parametrize(
@@ -215,11 +245,36 @@ def test_a_sample_that_was_taken_twice_counts_once(tmp_path):
     assert frame["at"].is_unique
 
 
+def test_samples_in_which_a_loss_overflowed_are_not_drawn(tmp_path):
+    run = make_run(tmp_path / "a", RAMPED, (0,))
+    path = run / "seed0" / "diagnostics.csv"
+    rows = pd.read_csv(path)
+    rows.loc[(rows["step"] == 20) & (rows["split"] == "train") & rows["level"].isna(), "value"] = np.nan
+    rows.loc[(rows["step"] == 25) & rows["level"].notna(), "value"] = np.nan
+    rows.loc[rows["quantity"] == "cosine", "value"] = np.nan
+    rows.to_csv(path, index=False)
+    found = find_runs([tmp_path])
+    whole = set(range(5, 61, 5))
+    drawn = {
+        name: [set(panel.series[0].frame["at"]) for panel in CATALOGUE[name].select(found, NOTHING).panels]
+        for name in ("3", "4", "8", "10", "11", "12")
+    }
+    assert all(at == whole - {20} for name in ("3", "8", "10", "12") for at in drawn[name])
+    assert drawn["4"] == [whole - {20, 25}, whole - {25}, whole - {25}]
+    assert drawn["11"] == [whole - {20}, whole - {20, 25}]
+    cosines = dynamics.cosines(found, NOTHING)
+    assert not cosines.anything
+    assert "(b) cosine of R up (noiserobust train --record.every auto)" in cosines.missing
+
+
 def test_8_has_norms_and_paths(found):
     left, right = dynamics.paths(found, NOTHING).panels
     run = found.runs[0]
     assert series(left, "SGD").frame["y"].tolist() == run.quantity("update_gradient_norm")["value"].tolist()
-    assert series(right, "SGD").frame["y"].tolist() == run.quantity("epoch_path_length")["value"].tolist()
+    rows = run.quantity("epoch_path_length")
+    assert series(right, "SGD").frame["y"].tolist() == rows["value"].tolist()
+    assert series(right, "SGD").frame["x"].tolist() == rows["epoch"].tolist()  # also within epochs
+    assert (rows["epoch"] % 1 > 0).any()
 
 
 def test_11_needs_a_ramp(found, tmp_path):
@@ -376,6 +431,32 @@ def test_levels_of_flat_zero_and_of_accuracies():
     assert np.allclose(np.diff(linear), np.diff(linear)[0])
     assert np.isfinite(levels_of([plane([[np.inf, np.inf], [np.inf, np.inf]])])).all()
     assert np.isfinite(levels_of([plane([[1, np.inf], [np.nan, 3]])])).all()
+
+
+@pytest.mark.parametrize("finite", [0, 1, 3, 20])
+@pytest.mark.parametrize("highest", [1.0, 3e38])
+def test_landscapes_are_drawn_where_the_loss_explodes(finite, highest):
+    z = np.full(25, np.inf)
+    z[12 - finite // 2 :][:finite] = np.linspace(0.1, highest, finite)
+    one = Plane("a", "train", np.linspace(-1, 1, 5), np.linspace(-1, 1, 5), z.reshape(5, 5))
+    crosses = draw_contours([one])["svg"].decode().count("#d55e00")
+    assert (crosses > 0) == (finite > 0)  # at a minimum that there is
+    assert draw_surfaces([one])["svg"]
+    line = pd.DataFrame({"x": np.arange(25.0) - 12, "y": np.nan, "value": z, "method": "a", "train_seed": 0})
+    line = line.assign(weights="a", split="train", metric="loss", n_draws=1)
+    (panel,) = curves_of(line)
+    assert panel.series[0].frame["y"].tolist() == z[np.isfinite(z)].tolist()
+    assert draw_landscape(line)["svg"]
+
+
+def test_of_several_weights_of_a_train_seed_the_first_are_a_line(tmp_path):
+    best = make_landscape(tmp_path / "a", [SGD], points=5, line=True, seeds=(0, 1))
+    frame = read_landscape(best)
+    last = frame.assign(weights="SGD-last.safetensors", value=7.0)
+    (panel, _) = curves_of(pd.concat([last, frame], ignore_index=True))
+    drawn = panel.series[0].frame.sort_values(["train_seed", "x"])
+    expected = frame[frame["split"] == "train"].sort_values(["train_seed", "x"])
+    assert drawn["y"].tolist() == expected["value"].tolist()
 
 
 def test_7_says_which_data_lack(tmp_path):

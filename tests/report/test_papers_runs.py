@@ -154,6 +154,18 @@ def test_evaluations_on_other_data_and_under_other_noise_are_left_out_and_told(t
     )
 
 
+def test_evaluations_on_training_data_are_left_out_and_told(tmp_path: Path):
+    make_evaluation(tmp_path / "test", [SGD], {"SGD": {0.0: 80.0, 0.1: 60.0}}, seeds=(0,))
+    own = make_evaluation(tmp_path / "fitted", [SGD], {"SGD": {0.0: 99.0, 0.1: 90.0}}, seeds=(0,), split="train")
+    found = find_runs([tmp_path])
+    assert found.tests.clean["value"].tolist() == [80.0]
+    assert found.tests.folders == {"SGD": (tmp_path / "test",)}
+    said = ("evaluations on training data are left out: fitted",)
+    assert found.notes == said
+    alone = find_runs([own])
+    assert (len(alone.tests.clean), len(alone.tests.noisy), alone.notes) == (0, 0, said)
+
+
 def test_methods_are_picked_by_name(tmp_path: Path):
     made = [SGD, configuration("SAM 0.2", "sam", rho=0.2)]
     for one in made:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import pytest
 from report_folders import make_folder, make_rows
 
 from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.report import write_report
+from noiserobust.report.compare import compare_folders
 from noiserobust.report.gather import gather, kind_of
 
 
@@ -51,6 +54,32 @@ def test_contradictory_draws_are_refused_naming_both_folders(tmp_path, change):
         gather([a, b])
     assert str(a) in str(error.value)
     assert str(b) in str(error.value)
+
+
+def on(split, **more):
+    """Return a configuration that names the split of the data."""
+    return {"data": {"name": "cifar10", "sha256": split or "d", **({"split": split} if split else {}), **more}}
+
+
+@pytest.mark.parametrize("method", ["SGD", "SAM"])
+def test_evaluations_of_both_splits_are_refused_naming_folders_and_splits(tmp_path, method):
+    a = make_folder(tmp_path / "a", rows_of("SGD"))
+    b = make_folder(tmp_path / "b", rows_of(method), configuration=on("train"))
+    for join in (gather, partial(compare_folders, apart=True)):
+        with pytest.raises(InvalidValueError, match=r"^Expected evaluations of one split .* but got ") as error:
+            join([a, b])
+        assert f"'test' in {a}" in str(error.value)
+        assert f"'train' in {b}" in str(error.value)
+
+
+def test_a_split_is_test_unless_the_manifest_says_otherwise(tmp_path):
+    a = make_folder(tmp_path / "a", rows_of("SGD"), configuration=on("test"))
+    b = make_folder(tmp_path / "b", rows_of("SAM"))
+    assert gather([a, b]).split == "test"
+    c = make_folder(tmp_path / "c", rows_of("RWP"), configuration=on("train"))
+    (b / "manifest.json").unlink()  # then it is not known
+    gathered = gather([b, c])
+    assert (gathered.split, gathered.data) == ("train", "training")
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

@@ -126,6 +126,26 @@ def test_evaluation_on_the_training_data_is_said(tmp_path):
     assert "SGD and SAM were trained, and the epoch chosen, on the very examples" in notes_of(tmp_path)
 
 
+def test_numbers_on_training_data_are_of_training_examples(tmp_path):
+    values = {
+        (f"RWP-{v}", seed): {0.0: [90.0], 0.1: [70.0, 71.0], 0.2: [60.0, 61.0]} for v in (0.1, 0.2) for seed in (0, 1)
+    }
+    rows = given_rows(values, n_examples=500)
+    rows += given_rows({("RWP-0.1", 2): {0.1: [80.0, 81.0]}}, n_examples=400)
+    trained = {f"RWP-{v}": {"method": "rwp", "noise": "gaussian", "level": v} for v in (0.1, 0.2)}
+    said = {"weights": trained_entries(rows, trained), "data": {"name": "digits", "sha256": DATA, "split": "train"}}
+    folder = make_folder(tmp_path / "fitted", rows, configuration=said)
+    notes = notes_of(folder)
+    assert "The numbers are measured on training examples: they say nothing of other images." in notes
+    assert "on the same number of training examples: 400 and 500" in notes
+    assert "the best is found by comparing on the training set" in notes
+    text = page_of(write_report([folder], tmp_path / "out")).text
+    assert "accuracy on 400–500 training examples" in text
+    assert "the training examples are a finite sample" in text
+    assert "Training-set error" in text
+    assert not re.search("(?i)test examples|test[- ]set", text)
+
+
 def test_evaluation_on_other_data_is_not_suspected(tmp_path):
     make_folder(tmp_path / "results", list(make_rows(["SGD"], [0, 1], "gaussian", "sigma", (0.1,), 2)))
     make_training(tmp_path / "runs", "SGD")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from noiserobust.report.figures.looks import Look
 from noiserobust.report.figures.panels import LINES, Panel, Series, draw_panels
 from noiserobust.report.figures.style import CARD, INK, draw, look, shorten
+from noiserobust.results.landscapes import SPLITS
 from noiserobust.results.schema import is_accuracy
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _STEPS = 12  # colours between the lowest and the highest level
 _ROBUST = 0.9  # share of all points at or below the highest level
 _DEEPEST = 1e-3  # the lowest level, at least, as a share of the highest: a loss may be zero
-_SPLITS = ("train", "test")
 _MAP = "viridis"
 
 
@@ -39,7 +39,7 @@ class Plane:
         split: of the data.
         x: multiples of the first direction, ascending.
         y: multiples of the second direction, ascending.
-        z: values, shape ``(len(y), len(x))``; NaN is what is missing.
+        z: values, shape ``(len(y), len(x))``; infinite where the loss explodes, NaN is what is missing.
     """
 
     method: str
@@ -65,7 +65,7 @@ def planes_of(frame: pd.DataFrame, metric: str = "loss") -> list[Plane]:
     own = frame[(frame["metric"] == metric) & frame["y"].notna()]
     planes = []
     for method in dict.fromkeys(own["method"]):
-        for split in _SPLITS:
+        for split in SPLITS:
             rows = own[(own["method"] == method) & (own["split"] == split)]
             if len(rows):
                 first = rows.sort_values(["train_seed", "weights"], kind="stable").iloc[0]
@@ -103,8 +103,10 @@ def curves_of(
 ) -> list[Panel]:
     """Return panels of landscapes along one direction: training data left, test data right, loss above accuracy.
 
+    A line ends where the loss explodes.
+
     Args:
-        frame: with the columns of ``landscape.csv``.
+        frame: with the columns of ``landscape.csv``; of several weights of a train seed the first are taken.
         looks: of the methods; by default those of a report.
         folders: where each method was read.
     """
@@ -113,14 +115,17 @@ def curves_of(
     looks = looks or {m: Look(*look(methods, m)) for m in methods}
     panels: list[Panel] = []
     names = {"loss": "loss", "accuracy": "accuracy (%)"}
-    splits = [split for split in _SPLITS if split in set(own["split"])]
+    splits = [split for split in SPLITS if split in set(own["split"])]
     for metric in [m for m in names if m in set(own["metric"])]:
         for split in splits:
-            rows = own[(own["metric"] == metric) & (own["split"] == split) & np.isfinite(own["value"])]
+            rows = own[(own["metric"] == metric) & (own["split"] == split)]
+            first = rows.groupby(["method", "train_seed"])["weights"].transform("min")
+            rows = rows[rows["weights"] == first]
             series = []
             for method in methods:
                 part = rows[rows["method"] == method]
                 if len(part):
+                    part = part[np.isfinite(part["value"])]
                     points = pd.DataFrame({"train_seed": part["train_seed"], "at": part["x"], "x": part["x"]})
                     where = (folders or {}).get(method, ())
                     series.append(Series(method, looks[method], points.assign(y=part["value"]), where))
@@ -166,14 +171,15 @@ def draw_contours(
 
     def plot(axes: Axes, plane: Plane) -> Any:
         norm, shades = BoundaryNorm(levels, 256, extend="both"), colormaps[_MAP]
-        values = np.ma.masked_invalid(np.where(np.isposinf(plane.z), 2 * levels[-1], plane.z))
+        values = np.where(np.isposinf(plane.z), 2 * levels[-1], plane.z)
         filled = axes.contourf(plane.x, plane.y, values, levels, cmap=shades, norm=norm, extend="both")
         filled.set_rasterized(True)  # as outlines they would take ten times as much
         inks = [CARD if place < _STEPS / 2 else INK for place in range(1, _STEPS, 2)]  # against dark and light colours
         lines = axes.contour(plane.x, plane.y, values, levels[1::2], colors=inks, linewidths=0.5)
         lines.clabel(fontsize=6, fmt=_short, inline_spacing=2)
-        x, y, _ = plane.lowest
-        axes.plot(x, y, "+", color="#d55e00", markersize=7, markeredgewidth=1.4)
+        x, y, lowest = plane.lowest
+        if np.isfinite(lowest):
+            axes.plot(x, y, "+", color="#d55e00", markersize=7, markeredgewidth=1.4)
         axes.set_aspect("equal", adjustable="box")
         axes.grid(visible=False)
         _ticks(axes, plane)
@@ -246,7 +252,7 @@ def _places(planes: Sequence[Plane], columns: int) -> list[Plane | None]:
     if columns <= 2:
         return list(planes)
     placed: list[Plane | None] = []
-    for split in _SPLITS:
+    for split in SPLITS:
         own = [plane for plane in planes if plane.split == split]
         placed += [*own, *[None] * (-len(own) % columns)]
     return placed
@@ -280,4 +286,4 @@ def _unit(metric: str) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    return f"{value:.0f}" if 100 <= abs(value) < 1e5 else f"{value:.2g}"

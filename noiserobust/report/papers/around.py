@@ -12,6 +12,7 @@ from noiserobust.report.figures.landscape import Plane, curves_of, draw_contours
 from noiserobust.report.figures.panels import DENSITY, Panel, Series
 from noiserobust.report.papers.runs import Found
 from noiserobust.report.papers.selection import Asked, Draw, Selection, select
+from noiserobust.results.landscapes import SPLITS
 
 LANDSCAPE = "noiserobust diagnose landscape"
 FILTERS = "noiserobust diagnose filters"
@@ -40,7 +41,7 @@ def curves(found: Found, asked: Asked) -> Selection:
     if not panels:
         return select(f"a landscape along one direction ({LANDSCAPE} --dimensions 1)")
     have = {(panel.ylabel.partition(" ")[0], "test" if "test" in panel.title else "train") for panel in panels}
-    wanted = [(metric, split) for metric in ("loss", "accuracy") for split in ("train", "test")]
+    wanted = [(metric, split) for metric in ("loss", "accuracy") for split in SPLITS]
     missing = [
         f"{metric} along one direction on {split} data ({LANDSCAPE} --dimensions 1 --split {split})"
         for metric, split in wanted
@@ -86,7 +87,7 @@ def _planes(found: Found, *, surface: bool) -> Selection:
     missing = [
         f"a landscape on {split} data of {plane.method} ({LANDSCAPE} --split {split})"
         for plane in planes
-        for split in ("train", "test")
+        for split in SPLITS
         if (plane.method, split) not in {(p.method, p.split) for p in planes}
     ]
     seeds = frame.groupby("method", sort=False)["train_seed"].agg(["min", "nunique"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -30,6 +30,7 @@ _LABELS = {
     "epoch_path_length": "path length, from epoch to epoch",
 }
 _TRAIN_LOSS, _HELD_OUT_LOSS = ("loss", "train"), ("loss", "held-out")
+_OWN_LOSS = ("training_loss", "train")
 RAMPED = f"a training with a ramped strength ({TRAIN} --method.schedule.name quadratic)"
 
 
@@ -39,11 +40,9 @@ def gradients(found: Found, asked: Asked) -> Selection:
     perturbing = _perturbing(found)
     return select(
         *_by_epoch(found, found.runs, "update_gradient_norm", "a", "update gradient"),
-        *_against(
-            found, perturbing, _TRAIN_LOSS, ("gradient_sharpness", "train"), None, "b", "training loss L(w)",
-            _LABELS["gradient_sharpness"], "gradient sharpness",
-        ),
-    )  # fmt: skip
+        *_gradient_sharpness(found, perturbing, "b"),
+        notes=_older(perturbing),
+    )
 
 
 def sharpness(found: Found, asked: Asked) -> Selection:
@@ -84,12 +83,10 @@ def ramped_sharpness(found: Found, asked: Asked) -> Selection:
         return select(RAMPED)
     level = _level(perturbing, asked, 0)
     return select(
-        *_against(
-            found, perturbing, _TRAIN_LOSS, ("gradient_sharpness", "train"), None, "a", "training loss L(w)",
-            _LABELS["gradient_sharpness"], "gradient sharpness",
-        ),
+        *_gradient_sharpness(found, perturbing, "a"),
         *_average(found, perturbing, "train", level, "b", asked),
-    )  # fmt: skip
+        notes=_older(perturbing),
+    )
 
 
 def ramped_losses(found: Found, asked: Asked) -> Selection:
@@ -177,6 +174,31 @@ def _sharpness(found: Found, asked: Asked, place: int, *, both: bool) -> Selecti
     return select(*parts)
 
 
+def _gradient_sharpness(found: Found, runs: Sequence[Run], letter: str) -> list[Panel | str | None]:
+    """Return a panel of what the method's own perturbation adds to the loss, against the loss, and what it lacks."""
+    kinds = {_own_loss(run) for run in runs if len(run.quantity("gradient_sharpness"))} or {_OWN_LOSS}
+    xlabel = "training loss L(w), in a training pass" if kinds == {_OWN_LOSS} else "training loss L(w)"
+    return _against(
+        found, runs, _own_loss, ("gradient_sharpness", "train"), None, letter, xlabel, _LABELS["gradient_sharpness"],
+        "gradient sharpness",
+    )  # fmt: skip
+
+
+def _own_loss(run: Run) -> tuple[str, str]:
+    """Return the loss from which the gradient sharpness is measured, else, in older recordings, what is near to it."""
+    seeds = set(run.quantity(_OWN_LOSS[0])["train_seed"])
+    return _OWN_LOSS if seeds >= set(run.quantity("gradient_sharpness")["train_seed"]) else _TRAIN_LOSS
+
+
+def _older(runs: Sequence[Run]) -> list[str]:
+    """Say it if in one panel there are both kinds of loss."""
+    drawn = [run for run in runs if len(run.quantity("gradient_sharpness"))]
+    older = [run.name for run in drawn if _own_loss(run) == _TRAIN_LOSS]
+    if not older or len(older) == len(drawn):
+        return []
+    return [f"the training loss of {', '.join(older)} is that of an evaluation, of the others that of a training pass"]
+
+
 def _average(
     found: Found, runs: Sequence[Run], split: str, level: float | None, letter: str, asked: Asked
 ) -> list[Panel | str | None]:
@@ -197,7 +219,7 @@ def _average(
 def _against(
     found: Found,
     runs: Sequence[Run],
-    across: tuple[str, str],
+    across: tuple[str, str] | Callable[[Run], tuple[str, str]],
     upwards: tuple[str, str],
     level: float | None,
     letter: str,
@@ -209,17 +231,18 @@ def _against(
 ) -> list[Panel | str | None]:
     """Return a panel of one quantity against another, each a name and a split, and what it lacks.
 
-    ``level`` is that of the quantities that have one.
+    ``across`` may tell which it is of a training. ``level`` is that of the quantities that have one.
     """
     series: list[Series] = []
     for run in runs:
-        x, y = (run.quantity(*which, None if which[0] == "loss" else level) for which in (across, upwards))
+        own = across(run) if callable(across) else across
+        x, y = (run.quantity(*which, None if which[0] == "loss" else level) for which in (own, upwards))
         rows = x.merge(y, on=["train_seed", "step"], suffixes=("_x", "_y"))
         if len(rows):
             frame = pd.DataFrame({"train_seed": rows["train_seed"], "at": rows["step"]})
             series.append(series_of(found, run, frame.assign(x=rows["value_x"], y=rows["value_y"])))
     split = "" if upwards[1] == "train" else " on held-out data"
-    what = f"{across[0]} and {upwards[0]}{split}"
+    what = f"{_OWN_LOSS[0] if callable(across) else across[0]} and {upwards[0]}{split}"
     if not series:
         whose = ", ".join(run.name for run in runs) or "a training with SAM or RWP"
         return [lettered(letter, f"{what} of {whose} {RECORD}")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from noiserobust.report.gather import Source, join
+from noiserobust.report.gather import TEST, Source, join
 from noiserobust.report.papers.names import Names
 from noiserobust.results.schema import CLEAN, DRAW_COLUMNS, is_accuracy, is_milder_upwards
 from noiserobust.times import format_time
@@ -69,7 +69,9 @@ def make_tests(sources: Sequence[Source], names: Names) -> tuple[Tests, list[str
     Raises:
         InvalidValueError: if evaluations contradict each other.
     """
-    named = [names.rename(source) for source in sources]
+    trained_on = sorted(source.folder.name for source in sources if source.split != TEST)
+    notes = [f"evaluations on training data are left out: {', '.join(trained_on)}"] if trained_on else []
+    named = [names.rename(source) for source in sources if source.split == TEST]
     named = [replace(source, draws=_accuracies(source.draws)) for source in named]
     named = [source for source in named if len(source.draws)]
     corrupted = [source for source in named if _corruption(source)]
@@ -84,11 +86,11 @@ def make_tests(sources: Sequence[Source], names: Names) -> tuple[Tests, list[str
     damaged = _corrupted(corrupted)
     if not by_data:
         nothing = pd.DataFrame(columns=_NOISY_COLUMNS).astype({"level": float, "value": float})
-        return Tests(nothing.drop(columns="level"), nothing, corrupted=damaged, folders=folders), []
+        return Tests(nothing.drop(columns="level"), nothing, corrupted=damaged, folders=folders), notes
     # Accuracies on other data cannot be compared: those count on which most was evaluated.
     most = max(by_data, key=lambda data: len({m for s in by_data[data] for m in s.draws["method"]}))
     left = sorted({_data(s, "name") or s.folder.name for data in by_data if data != most for s in by_data[data]})
-    notes = [f"evaluations on other test data are left out: {', '.join(left)}"] if left else []
+    notes += [f"evaluations on other test data are left out: {', '.join(left)}"] if left else []
     draws = join(by_data[most])
     clean = _means(draws[draws["level"] == CLEAN], ["method", "train_seed"])
     rows = draws[draws["level"] > CLEAN]

@@ -51,9 +51,13 @@ class Run:
         return self.trainings[0].configuration
 
     def quantity(self, name: str, split: str = "train", level: float | None = None) -> pd.DataFrame:
-        """Return a recorded quantity: columns ``train_seed``, ``step``, ``epoch``, ``value``."""
+        """Return a recorded quantity after first steps: columns ``train_seed``, ``step``, ``epoch``, ``value``.
+
+        What was recorded before the first step is of random weights: beside it, all that follows would look alike.
+        """
         rows = self.diagnostics
         chosen = (rows["quantity"] == name) & (rows["split"] == split)
+        chosen &= rows["step"] > 0
         chosen &= rows["level"].isna() if level is None else rows["level"].eq(level)
         kept: pd.DataFrame = rows.loc[chosen & rows["value"].notna(), ["train_seed", "step", "epoch", "value"]]
         # A training that was killed and resumed may have taken a sample twice.

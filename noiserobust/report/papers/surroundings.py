@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -19,8 +20,8 @@ def join_landscapes(sources: Sequence[Source], names: Names) -> tuple[pd.DataFra
 
     Of two landscapes of the same weights on the same data the one with more points counts.
     """
-    random = [source for source in sources if _is_random(source)]
-    others = [source.folder.name for source in sources if not _is_random(source)]
+    random = [source for source in sources if is_random(source.configuration)]
+    others = [source.folder.name for source in sources if not is_random(source.configuration)]
     notes = [f"landscapes along other directions or under noise are left out: {', '.join(others)}"] if others else []
     frames = [names.rename(source).draws.assign(folder=str(source.folder)) for source in random]
     if not frames:
@@ -47,10 +48,11 @@ def join_filters(sources: Sequence[Source], names: Names) -> pd.DataFrame:
     return kept
 
 
-def _is_random(source: Source) -> bool:
+def is_random(configuration: Mapping[str, Any]) -> bool:
     """Tell whether a landscape is along random directions from the weights and without noise, as far as is known."""
-    noise = source.configuration.get("noise")
-    if any("place" in entry for entry in source.weights) or "to" in source.configuration:
+    noise, weights = configuration.get("noise"), configuration.get("weights")
+    entries = weights if isinstance(weights, list) else []
+    if "to" in configuration or any("place" in entry for entry in entries if isinstance(entry, dict)):
         return False  # between checkpoints
     if not isinstance(noise, dict):
         return True
