@@ -79,6 +79,7 @@ def refused(done: tuple[int, str, str]) -> str:
     return err
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_report_does_what_it_is_asked_for(run, results, tmp_path):
     out = tmp_path / "report"
     criteria = ["--spec", 85, "--target", "0.1", "pcm=1h", "--drop", 2, "--baseline", "rwp"]
