@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
 from noiserobust.cli import main
@@ -26,6 +27,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     assert scope["result"].draws.level.tolist() == [0.0] + [0.05] * 10 + [0.1] * 10
 
 
+@pytest.mark.no_cover  # what the commands do is tested, and counted, elsewhere
 def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")

@@ -89,6 +89,7 @@ def test_every_key_is_needed(write, place):
         load_profile(write(changed(*place, remove=True)))
 
 
+@pytest.mark.no_cover  # the same lines as above, hundreds of times
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 @pytest.mark.parametrize("value", [None, True, [], {}, {"a": 1}, -1.5, ""], ids=str)
 def test_no_key_takes_a_value_of_another_kind(write, place, value):

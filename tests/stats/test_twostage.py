@@ -186,6 +186,7 @@ def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, 
     return inside / repetitions, float(np.mean(passes)), float(np.mean(plain))
 
 
+@pytest.mark.no_cover  # the same lines as in other tests, thousands of times
 @pytest.mark.parametrize(
     ("name", "half_width"),
     [
