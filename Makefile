@@ -33,8 +33,10 @@ lint: $(READY)
 	$(BIN)/mypy -p noiserobust
 
 # One thread for each of two workers: more threads on the small tensors of the tests only wait for each other.
+# Tests that share what they are set up with stay together until one worker has no more of its own. Bytecode is kept
+# even where the environment says not to: else each worker rewrites the assertions of all tests every time.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
