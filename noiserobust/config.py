@@ -149,7 +149,7 @@ class MethodConfig:
         return self.name in ("rwp", "arwp")
 
 
-def _unset(config: MethodConfig, setting: str) -> object:
+def _unset(config: MethodConfig | RecordConfig, setting: str) -> object:
     declared = config.__dataclass_fields__[setting]
     return declared.default if declared.default_factory is MISSING else declared.default_factory()
 
@@ -262,6 +262,10 @@ class RecordConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        others = [name for name in self.__dataclass_fields__ if name != "every"]
+        given = [name for name in others if getattr(self, name) != _unset(self, name)]
+        if self.every is None and given:
+            raise InvalidValueError(f"Expected `record.every` to be given with `record.{given[0]}`, but got None")
         if isinstance(self.every, str):
             check_choice("record.every", self.every, ("auto",))
         elif self.every is not None:

@@ -101,10 +101,9 @@ def recording() -> None:
             taken = medians_of(in_turns(tasks, 3 if name == "resnet18" else 5))
             share = (taken["sample"] / recorder.every + taken["travel"]) / taken["step"]
             told = f"{name}, {'bf16' if bf16 else 'fp32'}, {label}"
-            print(
-                f"  {told:<28} step {taken['step'] * 1000:8.1f} ms, sample {taken['sample'] / taken['step']:5.1f} steps "
-                f"every {recorder.every}, path {taken['travel'] * 1000:6.2f} ms a step: {100 * share:5.2f} %"
-            )
+            step, sample, way = (taken[key] for key in ("step", "sample", "travel"))
+            print(f"  {told:<28} step {1000 * step:7.1f} ms, sample {sample / step:5.1f} steps every {recorder.every},")
+            print(f"  {'':<28} way of the weights {1000 * way:5.2f} ms a step: {100 * share:5.2f} %")
 
 
 def diagnose() -> None:

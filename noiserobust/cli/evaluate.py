@@ -162,10 +162,15 @@ def add_merge(parser: ArgumentParser) -> None:
 
 def merge(settings: Namespace) -> None:
     """Run it."""
+    from noiserobust.report.gather import kind_of
     from noiserobust.results.merge import merge_folders
 
     missing = merge_folders(settings.folders, settings.out)
+    # A landscape is a table of the draws, made by the command of which they are.
+    verb = "evaluate" if kind_of(settings.out) == "evaluation" else "diagnose landscape"
     if missing:
-        print(f"{settings.out}: {missing} draws are missing; `noiserobust evaluate` with it as `--out` computes them")
+        print(f"{settings.out}: {missing} draws are missing; `noiserobust {verb}` with it as `--out` computes them")
+    elif verb != "evaluate":
+        print(f"{settings.out}: draws.csv, manifest.json; `noiserobust {verb}` with it as `--out` makes the landscape")
     else:
         print(f"{settings.out}: draws.csv, summary.csv, manifest.json")

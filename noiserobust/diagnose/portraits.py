@@ -16,6 +16,7 @@ from noiserobust.diagnose.folders import filter_files
 from noiserobust.diagnose.surface import KIND, METRICS, LandscapeConfig, landscape_files
 from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError, check_choice, check_integer
 from noiserobust.evaluate.files import EvaluateConfig
+from noiserobust.evaluate.forward import pick_device
 from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.report.gather import find
 from noiserobust.report.papers.surroundings import is_random
@@ -52,6 +53,7 @@ class PortraitConfig:
         check_integer("points", self.points, minimum=2)
         check_integer("examples", self.examples, minimum=1)
         check_choice("precision", self.precision, PRECISIONS)
+        pick_device(self.device)
 
 
 def make_portraits(

@@ -18,6 +18,7 @@ from noiserobust.diagnose.probe import Batch, Loss, class_loss
 from noiserobust.diagnose.sample import FORWARD_BACKWARD, Looks
 from noiserobust.diagnose.travel import Travel
 from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.models.scores import kind_of
 from noiserobust.results.diagnostics import DIAGNOSTICS_DTYPES, DIAGNOSTICS_FILE, TRAIN
 from noiserobust.results.files import write_atomic
 from noiserobust.rng import Stream
@@ -90,9 +91,14 @@ class Recorder:
         step_passes: int | None = None,
     ) -> None:
         if not isinstance(optimizer, PerturbedOptimizer):
-            raise InvalidValueError(f"Expected `optimizer` to be a PerturbedOptimizer, but got {optimizer!r}")
+            raise InvalidValueError(
+                f"Expected `optimizer` to be a PerturbedOptimizer, but got {type(optimizer).__name__}"
+            )
         if not train:
             raise InvalidValueError("Expected `train` to have at least one batch, but got none")
+        for name, batches in (("train", train), ("held_out", held_out)):
+            if not all(isinstance(batch, (tuple, list)) and len(batch) == 2 for batch in batches):
+                raise InvalidValueError(f"Expected `{name}` to be a list of batches (x, y), but got {kind_of(batches)}")
         config = config or RecordConfig(every="auto")
         self.model, self.optimizer, self.out = model, optimizer, out
         self.total_steps = check_integer("total_steps", total_steps, minimum=1)

@@ -14,7 +14,7 @@ from torch import nn
 from noiserobust.diagnose.between import between
 from noiserobust.diagnose.directions import Direction, NoiseDirection, Plane, RandomDirection
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
-from noiserobust.evaluate.api import describe, hashes_of, make_forward, run_into, subjects_of
+from noiserobust.evaluate.api import describe, hashes_of, make_forward, model_sha256, run_into, subjects_of
 from noiserobust.evaluate.files import EvaluateConfig, resolve_files
 from noiserobust.evaluate.forward import Data, Forward
 from noiserobust.evaluate.montecarlo import as_result, parse_part, run
@@ -27,13 +27,15 @@ from noiserobust.noise.registry import build_noise
 from noiserobust.report.figures.landscape import draw_landscape, draw_surfaces, planes_of
 from noiserobust.report.figures.style import KINDS
 from noiserobust.results.files import write_atomic
-from noiserobust.results.landscapes import LANDSCAPE_DTYPES, LANDSCAPE_FILE
+from noiserobust.results.landscapes import LANDSCAPE_DTYPES, LANDSCAPE_FILE, SPLITS
 
 KIND = "landscape"
 """What the manifest of a folder with such results says it holds."""
 
 ALONG = ("random", "noise", "checkpoint")
 METRICS = ("loss", "accuracy")
+
+_MOST, _FARTHEST = 1_000_000, 1e6
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,13 @@ class LandscapeConfig:
         if check_integer("dimensions", self.dimensions, minimum=1) > 2:
             raise InvalidValueError(f"Expected `dimensions` to be 1 or 2, but got {self.dimensions}")
         check_integer("points", self.points, minimum=2)
+        if self.points**self.dimensions > _MOST:
+            raise InvalidValueError(f"Expected `points` to make no more than {_MOST:,} points, but got {self.points:,}")
         check_integer("direction_seed", self.direction_seed, minimum=0)
         if self.extent is not None:
             bound = {"minimum": 0.0} if self.along == "checkpoint" else {"above": 0.0}
-            check_number("extent", self.extent, **bound)
+            if check_number("extent", self.extent, **bound) > _FARTHEST:
+                raise InvalidValueError(f"Expected `extent` to be at most {_FARTHEST:g}, but got {self.extent:g}")
 
     @property
     def axis(self) -> list[float]:
@@ -143,6 +148,9 @@ def landscape(
         FailedJobsError: if points could not be computed because workers died, after all others are.
     """
     subjects = subjects_of(models, method, train_seeds)
+    check_choice("split", split, SPLITS)
+    if noise is not None and not isinstance(noise, Noise):
+        raise InvalidValueError(f"Expected `noise` to be a noise object, but got {noise!r}")
     where = executor if isinstance(executor, Executor) else make_executor(executor)
     kind = along if isinstance(along, str) else "noise" if isinstance(along, Noise) else "checkpoint"
     config = LandscapeConfig(kind, dimensions, points, extent, direction_seed)
@@ -196,13 +204,17 @@ def landscape_files(
     """
     part = parse_part(shard)
     wanted = noisy or shape.along == "noise"
-    if wanted != bool(config.levels) or len(config.levels) > 1:
+    if wanted and not (config.noise and len(config.levels) == 1):
+        raise InvalidValueError("Expected a noise and its one level with `noisy` and along noise, but got less or more")
+    if not wanted and (config.noise or config.levels):
         raise InvalidValueError(
-            "Expected a noise with one level with `noisy` or along noise only, but got "
-            + (", ".join(map(str, config.levels)) or "none")
+            f"Expected a noise with `noisy` or along noise only, but got {config.noise or 'a level'}"
         )
+    if not noisy and config.draws is not None:
+        raise InvalidValueError(f"Expected `draws` with `noisy` only, but got {config.draws}")
     if (to is not None) != (shape.along == "checkpoint"):
-        raise InvalidValueError(f"Expected `to` to be given along checkpoint only, but got {to} along {shape.along}")
+        got = f"it along {shape.along}" if to is not None else "none"
+        raise InvalidValueError(f"Expected `to`, the weights at the other end, along checkpoint only, but got {got}")
     noise = None
     if wanted:
         noise = build_noise(config.noise)
@@ -217,7 +229,7 @@ def landscape_files(
         end = copy.deepcopy(model)
         fit_weights(end, weights)
     on_top = noise if noisy else None
-    draws = config.draws or 10
+    draws = 10 if config.draws is None else config.draws
     job = _Job.of(shape, subjects, forward, noise, end, on_top, draws, config.seed, config.split)
     more = {name: told[name] for name in ("model", "model_args", "model_code_sha256", "data")}
     more["weights"] = job.entries(told["weights"])
@@ -256,6 +268,8 @@ class _Job:
             if len(subjects) > 1:
                 raise InvalidValueError(f"Expected one model at the start of the line, but got {len(subjects)}")
             start = subjects[0]
+            if model_sha256(start.load()) == model_sha256(end):
+                raise InvalidValueError("Expected other weights at the other end of the line, but they are the same")
             subjects = between(start, end, config.line)
             places = {s.weights: (start.weights, x) for s, x in zip(subjects, config.line, strict=True)}
             number -= 1

@@ -213,7 +213,9 @@ class Trainer:
     def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor:
             with self._autocast():
-                loss = cross_entropy(self.network(x), y, label_smoothing=self.config.label_smoothing)
+                output = self.network(x)
+                scores = getattr(output, "logits", output)
+                loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             return loss
 

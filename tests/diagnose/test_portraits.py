@@ -118,6 +118,7 @@ def test_what_is_refused_is_refused_before_anything_is_computed(runs: Path, tmp_
         (["--points", "1"], "`points`"),
         (["--examples", "0"], "`examples`"),
         (["--precision", "fp64"], "fp64"),
+        (["--device", "tpu"], "tpu"),
         (["--executor", "threads"], "threads"),
     ):
         assert main([*asked, *more]) == 2

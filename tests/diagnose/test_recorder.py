@@ -326,6 +326,7 @@ def test_what_tensorboard_reads(config: TrainConfig, tmp_path: Path) -> None:
         ("--record.draws=1", "record.draws"),
         ("--record.levels=[0.1, 0.1]", "record.levels"),
         ("--record.rhos=[-1]", "record.rhos"),
+        ("--record.rhos=[1]", "`record.every` to be given with `record.rhos`"),
     ],
 )
 def test_settings_that_are_refused(setting: str, message: str, tmp_path: Path, capsys: Any) -> None:
@@ -342,6 +343,8 @@ def test_what_a_recorder_refuses() -> None:
         Recorder(model, base, train, total_steps=1, steps_per_epoch=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="`train`"):
         Recorder(model, opt, [], total_steps=1, steps_per_epoch=1)
+    with pytest.raises(InvalidValueError, match="list of batches"):
+        Recorder(model, opt, train[0], total_steps=1, steps_per_epoch=1)  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="total_steps"):
         Recorder(model, opt, train, total_steps=0, steps_per_epoch=1)
 
@@ -394,3 +397,22 @@ def test_a_state_is_not_changed_by_what_comes_after() -> None:
     model.weight.data += 1
     travel.step(epoch_ends=True)
     assert torch.equal(state["epoch"][0], kept)
+
+
+def test_a_model_that_returns_an_object_with_logits(config: TrainConfig, tmp_path: Path) -> None:
+    wrapped = """
+from types import SimpleNamespace
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, x):
+        return SimpleNamespace(logits=self.inner(x))
+"""
+    (tmp_path / "wrapped.py").write_text(MODEL + wrapped)
+    frame = run(replace(config, model=f"{tmp_path}/wrapped.py:Wrapped", epochs=1), tmp_path / "run")
+    plain = run(replace(config, epochs=1), tmp_path / "plain")
+    same = frame[frame["quantity"] == "accuracy"]["value"].to_numpy()
+    assert same == pytest.approx(plain[plain["quantity"] == "accuracy"]["value"].to_numpy())

@@ -199,6 +199,7 @@ def test_parts_joined_give_what_one_run_gives(tmp_path: Path, capsys: Any) -> No
     assert not (tmp_path / "one/landscape.csv").exists()
     assert run("two", "--shard", "2/2") == 0
     assert main(["merge", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(tmp_path / "joined")]) == 0
+    assert "`noiserobust diagnose landscape`" in capsys.readouterr().out
     assert run("joined") == 0
     for name in ("draws.csv", "landscape.csv", "landscape.svg"):
         whole = (tmp_path / "whole" / name).read_bytes()
@@ -235,8 +236,14 @@ def test_parts_joined_give_what_one_run_gives(tmp_path: Path, capsys: Any) -> No
         (["--along", "randon"], "random"),
         (["--along", "checkpoint"], "`to`"),
         (["--to", "x.pt"], "`to`"),
-        (["--noisy"], "one level"),
-        (["--noise", "gaussian", "--level", "0.1"], "one level"),
+        (["--noisy"], "its one level"),
+        (["--along", "noise", "--noise", "gaussian"], "its one level"),
+        (["--noise", "gaussian", "--level", "0.1"], "`noisy`"),
+        (["--draws", "3"], "`draws` with `noisy`"),
+        (["--noisy", "--noise", "gaussian", "--level", "0.1", "--draws", "0"], "`draws`"),
+        (["--points", "10000000"], "1,000,000 points"),
+        (["--extent", "1e300"], "`extent`"),
+        (["--along", "checkpoint", "--to", "SAME", "--dimensions", "1"], "the same"),
         (["--along", "noise", "--noise", "gaussian", "--level", "0"], "level"),
         (["--shard", "3/2"], "shard"),
         (["--wanted", "90"], "sensitivity only"),
@@ -245,6 +252,7 @@ def test_parts_joined_give_what_one_run_gives(tmp_path: Path, capsys: Any) -> No
 def test_what_is_refused(setting: list[str], message: str, tmp_path: Path, capsys: Any) -> None:
     write_weights(tmp_path / "w.safetensors", nr.build_model("digits-cnn"), {})
     given = ["--model", "digits-cnn", "--weights", str(tmp_path / "w.safetensors"), "--data", "digits"]
+    setting = [given[3] if word == "SAME" else word for word in setting]
     assert main(["diagnose", "landscape", *given, "--out", str(tmp_path / "out"), *setting]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "landscape.csv").exists()
@@ -253,6 +261,10 @@ def test_what_is_refused(setting: list[str], message: str, tmp_path: Path, capsy
 def test_python_arguments_are_checked() -> None:
     with pytest.raises(InvalidValueError, match="`along`"):
         landscape(network(), data(), along="noise", points=3)
+    with pytest.raises(InvalidValueError, match="`noise`"):
+        landscape(network(), data(), noise="gaussian", points=3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="`split`"):
+        landscape(network(), data(), split="tests", points=3)
     with pytest.raises(InvalidValueError, match="architecture"):
         landscape(network(), data(), along=nn.Linear(2, 2), points=3)
     with pytest.raises(InvalidValueError, match="strength"):

@@ -35,7 +35,7 @@ _OPTIONS: Told = {
     },
     **NOISE,
     **LEVEL,
-    "draws": {"type": int, "default": 10, "help": "noise draws (chips) for each point with --noisy, >= 1; default: 10"},
+    "draws": {"type": int, "help": "noise draws (chips) for each point with --noisy, >= 1; default: 10"},
     "precision": {"type": str, "default": "fp32", "help": f"{' or '.join(PRECISIONS)}; default: fp32"},
     **EXECUTOR,
     "shard": {"type": str, "help": "compute a part of the points, such as 2/8; `merge` joins the parts"},
