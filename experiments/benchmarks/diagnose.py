@@ -15,7 +15,7 @@ from noiserobust.diagnose.directions import Plane, RandomDirection
 from noiserobust.diagnose.recorder import Recorder
 from noiserobust.diagnose.surface import METRICS, LandscapeConfig
 from noiserobust.evaluate.api import make_forward
-from noiserobust.evaluate.montecarlo import run
+from noiserobust.evaluate.draws import Draws
 from noiserobust.evaluate.plan import Level, Plan, Subject
 from noiserobust.evaluate.settle import settle, settled
 from noiserobust.models.registry import build_model
@@ -56,8 +56,9 @@ def evaluated(model: nn.Module, x: Tensor, y: Tensor, precision: str) -> Callabl
     how = settle(subject, forward, Plan(plane, levels, 1, 0))
     print(f"  {precision}: {how}")
     middle = plane.size // 2
-    few = Plan(plane, levels[middle : middle + _TAKEN], 1, 0)
-    return lambda: run([subject], settled(forward, how), few)
+    # The network is made ready once for all points, here for those of all rounds.
+    draw = Draws([subject], settled(forward, how), Plan(plane, levels, 1, 0))
+    return lambda: [draw((0, middle + point, 0)) for point in range(_TAKEN)]
 
 
 def landscapes() -> None:

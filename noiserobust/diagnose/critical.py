@@ -114,6 +114,25 @@ def critical_length(
         return search.on(examples)
 
 
+def check_fraction(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a number between 0 and 1.
+
+    Args:
+        name: what the number is called in the error.
+        value: the candidate.
+
+    Raises:
+        InvalidValueError: if it is anything else.
+    """
+    try:
+        number = check_number(name, value, above=0)
+    except InvalidValueError:
+        number = math.inf
+    if number >= 1:
+        raise InvalidValueError(f"Expected `{name}` to be a finite number > 0 and < 1, but got {value!r}")
+    return number
+
+
 @dataclass(frozen=True)
 class Search:
     """The search of :func:`critical_length`, whose arguments these are.
@@ -130,8 +149,7 @@ class Search:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if check_number("fraction", self.fraction, above=0, maximum=1) == 1:
-            raise InvalidValueError("Expected `fraction` to be a finite number > 0 and < 1, but got 1")
+        check_fraction("fraction", self.fraction)
         check_number("minimum", self.minimum, above=0)
         check_number("maximum", self.maximum, above=self.minimum)
         check_number("factor", self.factor, above=1)

@@ -15,7 +15,14 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor, nn
 
 from noiserobust.data.normalize import Normalize
-from noiserobust.diagnose.examples import Examples, check_finite, examined, loss_forward, standard_error
+from noiserobust.diagnose.examples import (
+    Examples,
+    check_finite,
+    check_perturbed,
+    examined,
+    loss_forward,
+    standard_error,
+)
 from noiserobust.diagnose.probe import Loss, class_loss
 from noiserobust.diagnose.products import HessianProducts
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
@@ -118,7 +125,8 @@ def hessian(
         model: left unchanged; a model in float64 has its Hessian in float64.
         data: as for :func:`noiserobust.evaluate`; the mean loss over all of them is meant.
         top: how many eigenvalues, the algebraically largest, >= 0.
-        probes: vectors of random signs for the traces, >= 0; each is one product, for all traces.
+        probes: vectors of random signs for the traces, >= 0, with a noise or without eigenvalues >= 1; each is one
+            product, for all traces.
         noise: Gaussian or Laplace noise at a level, in whose covariance S the trace is taken too: of max-scaled
             Gaussian noise ``sum_k (sigma max|w_k|)^2 H_kk``.
         select: ``"trained"`` for all parameters that need gradients, ``"crossbar"`` for the weights that noise falls on
@@ -166,12 +174,16 @@ class Settings:
         check_integer("seed", self.seed, minimum=0)
         check_choice("select", self.select, SELECTIONS)
         check_number("tolerance", self.tolerance, above=0, maximum=0.1)
+        if not self.top and not self.probes:
+            raise InvalidValueError("Expected `top` or `probes` to be >= 1, but got 0 for both")
         known = (
             isinstance(self.noise, (GaussianNoise, LaplaceNoise)) and type(self.noise).perturb is ScaledNoise.perturb
         )
         if self.noise is not None and not known:
             got = self.noise.name if isinstance(self.noise, Noise) else repr(self.noise)
             raise InvalidValueError(f"Expected `noise` to be Gaussian or Laplace noise, but got {got}")
+        if self.noise is not None and not self.probes:
+            raise InvalidValueError("Expected `probes` to be >= 1 with a noise, but got 0")
 
     def of(self, examples: Examples) -> Curvature:
         """Return the curvature for a placed model."""
@@ -256,6 +268,10 @@ class Settings:
                 plain[probe, i] = diagonal.sum()
                 if self.noise is not None:
                     weighted[probe, i] = (diagonal * variances[name]).sum() if name in variances else 0.0
+        if self.noise is not None:
+            spread = float(weighted.abs().sum().square())  # no sum, and no variance over probes, is larger
+            where = f"{self.noise.level_name} = {self.noise.level:g}"
+            check_perturbed(spread, where, "trace weighted by the noise")
         names = ["trace", "trace_standard_error", "noise_trace", "noise_trace_standard_error"]
         rows = [
             {"layer": layer, "n_weights": p.numel(), **dict(zip(names, _estimates(*traces), strict=True))}

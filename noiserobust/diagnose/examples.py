@@ -230,18 +230,36 @@ def _in_training(model: nn.Module, modes: Sequence[bool] | None) -> list[nn.Modu
     return [layer for layer, training in zip(layers, modes, strict=True) if training]
 
 
-def check_finite(loss: float) -> float:
-    """Return the loss at the clean weights.
+def check_finite(value: float, what: str = "loss") -> float:
+    """Return the loss at the clean weights, or what else is there.
 
     Raises:
         InvalidValueError: if it is no finite number.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
         raise InvalidValueError(
-            f"Expected the loss of the network to be a finite number, but got {loss}; are the weights or the data out "
-            "of all proportion?"
+            f"Expected the {what} of the network to be a finite number, but got {value}; are the weights or the data "
+            "out of all proportion?"
         )
-    return loss
+    return value
+
+
+def check_perturbed(value: float, where: str, what: str = "loss") -> float:
+    """Return the loss at perturbed weights, or what else is there.
+
+    Args:
+        value: to look at.
+        where: name and value of the perturbation's size, for the error.
+        what: it is.
+
+    Raises:
+        InvalidValueError: if it is no finite number.
+    """
+    if not math.isfinite(value):
+        raise InvalidValueError(
+            f"Expected the {what} to be a finite number at {where}, but got {value}; is it out of all proportion?"
+        )
+    return value
 
 
 def standard_error(values: Tensor) -> float:

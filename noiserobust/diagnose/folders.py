@@ -16,6 +16,7 @@ from noiserobust.diagnose.examples import Examples, examined, in_batches
 from noiserobust.diagnose.files import KEY_DTYPES, DiagnoseConfig, by_weights, diagnosis_folder, resolve_diagnosed
 from noiserobust.diagnose.filters import filter_norms, filter_variation
 from noiserobust.diagnose.gradients import BATCH, GRADIENT_DTYPES, Perturbations, check_strengths
+from noiserobust.diagnose.probe import trained
 from noiserobust.diagnose.sharpness import ascent_of, average_of, check_rhos, with_clean
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.api import describe, run_into
@@ -80,7 +81,7 @@ def sharpness_files(
     out: Path,
     *,
     noise: Noise | None = None,
-    levels: Iterable[float | str] = (),
+    levels: float | str | Iterable[float | str] = (),
     draws: int = 10,
     rhos: Sequence[float] = (),
     m: int | None = None,
@@ -130,6 +131,7 @@ def sharpness_files(
         }
         configuration["average"] = average
     if radii:
+        trained(found.model)  # raises before anything is written, and noise draws are made
         configuration["ascent"] = {"rhos": radii, "m": m, "batches": batches}
 
     def ascent(subject: Subject) -> pd.DataFrame:
@@ -194,8 +196,10 @@ def gradient_files(
     """
     shares = check_strengths(strengths)
     perturbations = Perturbations.of(method, draws, config.seed)
+    perturbations.check_scales()
     search = None if fraction is None else Search(perturbations, fraction)
     found = resolve_diagnosed(config, download=download)
+    trained(found.model)
     forward = in_batches(found.forward, found.forward.data, m, batches, config.seed, otherwise=BATCH)
     said = {"noise": method.describe(), "level": method.level} if isinstance(method, Noise) else _method(method)
     asked = {"strengths": shares, "m": m, "batches": batches, "draws": draws, "batch_statistics": batch_statistics}
@@ -258,9 +262,8 @@ def curvature_files(
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
     settings = Settings(top, probes, noise, select, seed=config.seed)
-    if not top and not probes:
-        raise InvalidValueError("Expected `top` or `probes` to be >= 1, but got 0 for both")
     found = resolve_diagnosed(config, download=download)
+    trained(found.model)
     said = {} if noise is None else {"noise": noise.describe(), "level": noise.level}
     asked = {"top": top, "probes": probes, "select": select}
 

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from noiserobust.data.normalize import Normalize
-from noiserobust.diagnose.examples import Examples, check_finite, examined, in_batches, loss_forward, standard_error
+from noiserobust.diagnose.examples import (
+    Examples,
+    check_finite,
+    check_perturbed,
+    examined,
+    in_batches,
+    loss_forward,
+    standard_error,
+)
 from noiserobust.diagnose.probe import Batch, Loss, class_loss, cosine, displaced_by, loss_and_gradient, mixed, norm
 from noiserobust.errors import InvalidValueError, check_integer, check_number
 from noiserobust.evaluate.forward import Data
@@ -109,6 +117,7 @@ def gradient_table(
     Source: "Incorruptible neural networks", section 3 (gradient sharpness) and 4 (vanishing gradients, cosine).
     """
     perturbations = Perturbations.of(method, draws, seed, train_seed)
+    perturbations.check_scales()
     shares = check_strengths(strengths)
     forward = in_batches(loss_forward(data, loss, normalize, device, None), data, m, batches, seed, otherwise=BATCH)
     with examined(model, forward, loss, batches, batch_statistics=batch_statistics) as examples:
@@ -177,10 +186,15 @@ class Perturbations:
     def table(self, examples: Examples, strengths: Sequence[float]) -> pd.DataFrame:
         """Return the table of :func:`gradient_table`."""
         values, number = self.values(examples, strengths)
-        check_finite(float(values[:, 0, 0].mean()))
+        means = [dict(zip(GRADIENT_QUANTITIES, own, strict=True)) for own in values.mean(dim=0).tolist()]
+        check_finite(means[0]["training_loss"])
+        check_finite(means[0]["gradient_norm"], "gradient")
         rows: list[dict[str, Any]] = []
         for i, strength in enumerate(strengths):
             level_name, level = self.level(strength)
+            where = f"strength {strength:g}" + ("" if math.isnan(level) else f", {level_name} = {level:g}")
+            check_perturbed(means[i]["perturbed_loss"], where)
+            check_perturbed(means[i]["perturbed_gradient_norm"], where, "gradient")
             own = {"strength": strength, "level_name": level_name, "level": level}
             counts = {"n_batches": len(values), "n_draws": self.draws * self.method.draws, "n_examples": number}
             for j, quantity in enumerate(GRADIENT_QUANTITIES):

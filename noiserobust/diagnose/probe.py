@@ -96,11 +96,16 @@ def loss_and_gradient(model: nn.Module, batch: Batch, loss: Loss = class_loss) -
     """Return loss and gradient of a batch; ``.grad`` is not touched, and no hooks of accumulation run.
 
     Raises:
-        InvalidValueError: as for :func:`loss_of`.
+        InvalidValueError: as for :func:`loss_of`, or if the loss has no graph, as of a model without gradients.
     """
     parameters = trained(model)
     with torch.enable_grad():
         value = loss_of(model, batch, loss)
+        if not value.requires_grad:
+            raise InvalidValueError(
+                "Expected the loss to depend on the model's parameters, so that it has a gradient, but its graph is "
+                "cut; is there torch.no_grad, detach or a rounding on the way?"
+            )
         # Not backward: DistributedDataParallel and users hang hooks on what accumulates gradients.
         found = torch.autograd.grad(value, parameters, materialize_grads=True)
     return value.detach(), found

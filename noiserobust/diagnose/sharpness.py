@@ -15,6 +15,7 @@ from noiserobust.data.normalize import Normalize
 from noiserobust.diagnose.examples import (
     Examples,
     check_finite,
+    check_perturbed,
     examined,
     in_batches,
     loss_forward,
@@ -68,7 +69,7 @@ def average_sharpness(
     data: Data,
     *,
     noise: Noise,
-    levels: Iterable[float | str] | None = None,
+    levels: float | str | Iterable[float | str] | None = None,
     draws: int = 10,
     seed: int = 0,
     loss: Loss = class_loss,
@@ -93,7 +94,7 @@ def average_sharpness(
         models: one model, or several trainings of one method (one a train seed); left unchanged.
         data: as for :func:`noiserobust.evaluate`; the training or the test examples.
         noise: the noise.
-        levels: severities; by default the noise's own.
+        levels: severities, or one; by default the noise's own.
         draws: noise draws for each model and level, >= 1; 2 or more for a standard error.
         seed: root seed of the draws, >= 0.
         loss: mean loss of a batch, a scalar tensor, given outputs and targets; by default the cross-entropy of classes
@@ -126,8 +127,6 @@ def average_sharpness(
         raise InvalidValueError(f"Expected `noise` to be a noise object, but got {noise!r}")
     if not callable(loss):
         raise InvalidValueError(f"Expected `loss` to be a function of outputs and targets, but got {loss!r}")
-    if isinstance(levels, (str, bytes)):
-        raise InvalidValueError(f"Expected `levels` to be a non-empty list of levels, but got {levels!r}")
     result = evaluate(
         models,
         data,
@@ -150,9 +149,11 @@ def average_sharpness(
     return average_of(result.draws)
 
 
-def with_clean(levels: Iterable[float | str]) -> list[float | str]:
-    """Return levels with the one without noise in front, against which the others are compared."""
-    rest = [level for level in levels if level not in (0, "0", "clean")]
+def with_clean(levels: float | str | Iterable[float | str]) -> list[float | str]:
+    """Return levels, or one, with the one without noise in front, against which the others are compared."""
+    alone = isinstance(levels, (int, float, str, bytes)) or not isinstance(levels, Iterable)
+    given: list[Any] = [levels] if alone else list(levels)  # type: ignore[arg-type]
+    rest = [level for level in given if level not in (0, "0", "clean")]
     if not rest:
         raise InvalidValueError("Expected `levels` to have a level with noise, but got none")
     return ["clean", *rest]
@@ -267,11 +268,13 @@ def _of_all(examples: Examples, rhos: Sequence[float]) -> list[dict[str, Any]]:
     check_finite(clean)
     parameters = trained(examples.model)
     put(dict(zip(parameters, gradient, strict=True)))
-    found = {"clean_loss": clean, "gradient_norm": float(norm(gradient)), "n_batches": 1, "n_examples": number}
+    length = check_finite(float(norm(gradient)), "gradient")
+    found = {"clean_loss": clean, "gradient_norm": length, "n_batches": 1, "n_examples": number}
     rows = []
     for rho in rhos:
         with SAM(rho).displace(Moment((), parameters, Stream(0), 1.0, {}, {})):
             perturbed, _ = examples.mean_loss()
+        check_perturbed(perturbed, f"rho = {rho:g}")
         row = {"rho": rho, "perturbed_loss": perturbed, "sharpness": perturbed - clean, "standard_error": math.nan}
         rows.append({**found, **row})
     return rows
@@ -288,6 +291,9 @@ def _by_batch(examples: Examples, rhos: Sequence[float]) -> list[dict[str, Any]]
     number = sum(n for _, n in found)
     clean, norms, *ups = torch.stack([values for values, _ in found]).T
     check_finite(float(clean.mean()))
+    check_finite(float(norms.mean()), "gradient")
+    for rho, up in zip(rhos, ups, strict=True):
+        check_perturbed(float(up.mean()), f"rho = {rho:g}")
     return [
         {
             "rho": rho,

@@ -159,6 +159,15 @@ class TestNetwork:
             ({"top": -1}, "`top` to be an integer >= 0"),
             ({"top": 44}, "`top` to be at most the number of parameters, 43, but got 44"),
             ({"probes": -1}, "`probes` to be an integer >= 0"),
+            ({"top": 0, "probes": 0}, "`top` or `probes` to be >= 1, but got 0 for both"),
+            ({"probes": 0, "noise": nr.GaussianNoise(0.1)}, "`probes` to be >= 1 with a noise, but got 0"),
+            *(
+                (
+                    {"top": 0, "probes": probes, "noise": nr.GaussianNoise(level)},
+                    f"noise to be a finite .* at sigma = {e}",
+                )
+                for probes, level, e in ((1, 1e300, r"1e\+300"), (3, 1e90, r"1e\+90"))
+            ),
             ({"select": "all"}, "`select` to be one of 'crossbar', 'trained'"),
             ({"tolerance": 0}, "`tolerance` to be a finite number > 0"),
             ({"noise": nr.Quantization(4)}, "`noise` to be Gaussian or Laplace noise, but got quantization"),

@@ -173,7 +173,12 @@ class TestSharpness:
         [
             ({"noise": None, "levels": None, "draws": None, "rhos": None}, "or both, but got neither"),
             ({"levels": None}, "`--noise` and `--levels` together"),
-            ({"rhos": None, "m": 4}, "`m` and `batches` with radii only"),
+            ({"rhos": None, "m": 4}, "`--m` with `--rhos` only, but got it without"),
+            ({"rhos": None, "batches": 4}, "`--batches` with `--rhos` only, but got it without"),
+            *(
+                ({"noise": None, "levels": None, "draws": None, name: value}, f"`--{name}` with `--noise` only")
+                for name, value in {"draws": 0, "executor": "serial", "workers": 2, "address": "auto"}.items()
+            ),
             ({"batches": 4}, "`batches` with `m` or a DataLoader only, but got 4 without"),
             ({"levels": ["clean"]}, "a level with noise, but got none"),
             ({"levels": [-1]}, "`sigma`"),
@@ -249,10 +254,15 @@ class TestGradients:
             ({"rho": None}, "either `--rho` or `--noise` with `--level`, but got neither"),
             ({"noise": "gaussian", "level": 0.1}, "either `--rho` or `--noise` with `--level`, but got both"),
             ({"noise": "gaussian"}, "`--noise` and `--level` together"),
-            ({"draws": 3}, "`--draws` with `--noise` only"),
+            *(({"draws": n}, "`--draws` with `--noise` only, but got it without") for n in (0, 1, 3)),
+            ({"rho": None, "noise": "gaussian", "level": 0.1, "draws": 0}, "`draws` to be an integer >= 1, but got 0"),
+            ({"rho": None, "noise": "gaussian", "level": 0}, "a noise of a level > 0, but got 0"),
             ({"strengths": [0]}, "`strengths` to be a finite number > 0"),
-            ({"critical": 1}, "`fraction` to be a finite number > 0 and < 1"),
-            ({"rho": -1}, "`rho` to be a finite number >= 0"),
+            *(
+                ({"critical": c}, f"`--critical` to be a finite number > 0 and < 1, but got {c}\n")
+                for c in (0.0, 1.0, 1.5)
+            ),
+            *(({"rho": rho}, f"`--rho` to be a finite number > 0, but got {rho}\n") for rho in (-1.0, 0.0)),
             ({"batch_size": 10}, "`--batch-size` with"),
             ({"levels": [0.1]}, "`--levels` with sharpness only, but got gradients"),
         ],
@@ -287,6 +297,7 @@ class TestCurvature:
         [
             ({"top": 0, "probes": 0}, "`top` or `probes` to be >= 1"),
             ({"probes": -1}, "`probes` to be an integer >= 0"),
+            ({"probes": 0}, "`probes` to be >= 1 with a noise, but got 0"),
             ({"select": "all"}, "`select` to be one of 'crossbar', 'trained'"),
             ({"noise": "quantization", "level": 4}, "Gaussian or Laplace noise"),
             ({"level": None}, "`--noise` and `--level` together"),
@@ -334,6 +345,33 @@ def test_options_of_one_name_are_parsed_alike_in_all_actions_and_all_have_help()
             for other in ACTIONS:
                 same = {k: v for k, v in other.options.get(option, told).items() if k not in ("help", "default")}
                 assert same == {k: v for k, v in told.items() if k not in ("help", "default")}
+
+
+@pytest.mark.parametrize("action", ["sharpness", "gradients", "curvature"])
+def test_a_network_whose_parameters_are_all_frozen_is_refused_before_anything_is_written(action, run, tmp_path):
+    frozen = "return Net(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False)"
+    text = FROZEN.replace("return Net(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10), nn.BatchNorm1d(10))", frozen)
+    (tmp_path / "net.py").write_text(text)
+    spec = f"{tmp_path / 'net.py'}:build"
+    write_weights(tmp_path / "1.safetensors", nr.build_model(spec), {"method": "sgd", "train_seed": "1"})
+    line = arguments(action, [tmp_path / "1.safetensors"], tmp_path / "out", model=spec)
+    assert "parameters that need gradients, but all are frozen" in refused(run(*line))
+    assert not (tmp_path / "out").exists()
+    if action == "sharpness":  # the average direction needs none
+        assert run(*arguments(action, [tmp_path / "1.safetensors"], tmp_path / "out", model=spec, rhos=None))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "changes", "said"),
+    [
+        ("sharpness", {"noise": None, "levels": None, "draws": None, "rhos": [1e300]}, "at rho = 1e+300, but got nan"),
+        ("gradients", {"strengths": [1e300]}, "at strength 1e+300, rho = 5e+298, but got nan"),
+        ("curvature", {"probes": 1, "level": 1e300}, "at sigma = 1e+300, but got"),
+    ],
+)
+def test_what_is_out_of_all_proportion_is_said(action, changes, said, run, weights, tmp_path):
+    assert said in refused(run(*arguments(action, weights[:1], tmp_path / "out", **changes)))
+    assert not (tmp_path / f"out/{action}.csv").exists()
 
 
 def test_a_damaged_part_is_said(run, weights, tmp_path):

@@ -197,6 +197,10 @@ class TestTable:
             ({"strengths": []}, "`strengths` to be distinct, at least one"),
             ({"strengths": [0]}, "`strengths` to be a finite number > 0, but got 0"),
             ({"strengths": [1, 1]}, "`strengths` to be distinct"),
+            ({"method": nr.SAM(0)}, "a radius > 0, but got 0"),
+            ({"method": nr.GaussianNoise(0)}, "a noise of a level > 0, but got 0"),
+            ({"strengths": [1, 1e300]}, r"loss to be a finite number at strength 1e\+300, rho = 5e\+298, but got nan"),
+            ({"method": nr.GaussianNoise(0.1), "strengths": [1e300]}, r"at strength 1e\+300, sigma = 1e\+299, but got"),
             ({"draws": 0}, "`draws` to be an integer >= 1"),
             ({"m": 0}, "`m` to be an integer >= 1"),
             ({"seed": -1}, "`seed` to be an integer >= 0"),
@@ -206,7 +210,7 @@ class TestTable:
     def test_careless_input(self, changes, said):
         given = {"method": nr.SAM(0.05), **changes}
         with pytest.raises(nr.NoiseRobustError, match=said) as caught:
-            nr.diagnose.gradient_table(smooth(), features(), given.pop("method"), **given)
+            nr.diagnose.gradient_table(smooth().float(), features(), given.pop("method"), **given)
         assert str(caught.value).startswith("Expected ")
 
 
@@ -271,8 +275,10 @@ class TestCriticalLength:
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
-            ({"fraction": 0}, "`fraction` to be a finite number > 0"),
-            ({"fraction": 1}, "`fraction` to be a finite number > 0 and < 1"),
+            *(({"fraction": f}, f"`fraction` to be a finite number > 0 and < 1, but got {f}") for f in (-1, 0, 1, 1.5)),
+            ({"fraction": math.nan}, "`fraction` to be a finite number > 0 and < 1, but got nan"),
+            ({"fraction": "0.5"}, "`fraction` to be a finite number > 0 and < 1, but got '0.5'"),
+            ({"fraction": True}, "`fraction` to be a finite number > 0 and < 1, but got True"),
             ({"minimum": 0}, "`minimum`"),
             ({"minimum": 2, "maximum": 2}, "`maximum` to be a finite number > 2"),
             ({"factor": 1}, "`factor` to be a finite number > 1"),

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from quadratics import Quadratic, features, images, left_alone, matrix, mean_output, normalised, scales, smooth
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -130,6 +131,27 @@ class TestAscent:
             with pytest.raises(nr.NoiseRobustError, match="loss of the network to be a finite number, but got nan"):
                 nr.diagnose.ascent_sharpness(model, features(), 0.1, m=m)
 
+    @pytest.mark.parametrize("m", [None, 4])
+    def test_radii_and_gradients_out_of_all_proportion(self, m):
+        said = r"^Expected the loss to be a finite number at rho = 1e\+300, but got nan; is it out of all proportion\?$"
+        with left_alone(model := smooth().float()), pytest.raises(nr.NoiseRobustError, match=said):
+            nr.diagnose.ascent_sharpness(model, features(), [0.1, 1e300], m=m)
+
+        def kinked(output, target):
+            return output.mean() + (0 * output).abs().sqrt().sum()
+
+        with pytest.raises(nr.NoiseRobustError, match="Expected the gradient of the network to be a finite number"):
+            nr.diagnose.ascent_sharpness(smooth(), features(), 0.1, m=m, loss=kinked)
+
+    @pytest.mark.parametrize("m", [None, 4])
+    def test_a_graph_that_is_cut(self, m):
+        class Cut(nn.Sequential):
+            forward = torch.no_grad()(nn.Sequential.forward)
+
+        said = "^Expected the loss to depend on the model's parameters, so that it has a gradient, but its graph is cut"
+        with left_alone(model := Cut(*smooth())), pytest.raises(nr.NoiseRobustError, match=said):
+            nr.diagnose.ascent_sharpness(model, features(), 0.1, m=m)
+
 
 class TestAverage:
     def test_of_a_quadratic_is_half_the_trace_and_an_error_of_five_percent_would_be_seen(self):
@@ -170,12 +192,20 @@ class TestAverage:
         assert table["standard_error"].isna().all()
         assert list(table["level"]) == [0.1]
 
+    @pytest.mark.parametrize("levels", [0.2, "0.2", [0.2], iter(["0.2"])])
+    def test_one_level_stands_for_itself(self, levels):
+        noise = nr.GaussianNoise(0.1)
+        table = nr.diagnose.average_sharpness(smooth(), features(), noise=noise, levels=levels, draws=1)
+        assert list(table["level"]) == [0.2]
+
     @pytest.mark.parametrize(
         ("changes", "said"),
         [
             ({"noise": 0.1}, "`noise` to be a noise object"),
             ({"levels": [0]}, "a level with noise, but got none"),
-            ({"levels": "0.1"}, "`levels` to be a non-empty list"),
+            ({"levels": 0}, "a level with noise, but got none"),
+            ({"levels": []}, "a level with noise, but got none"),
+            ({"levels": b"0.1"}, "`sigma`"),
             ({"levels": [-1]}, "`sigma`"),
             ({"draws": 0}, "`draws` to be an integer >= 1"),
             ({"loss": 3}, "`loss` to be a function"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jsonargparse import Namespace
@@ -24,6 +24,7 @@ class Action:
         options: which it takes; one that other actions take too has the same type there.
         required: those that have to be given.
         run: does it; is given the options of the action, those that are not given with their default.
+        only_with: options that have no effect without another one, by which of them is needed.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Action:
     options: Options
     required: Sequence[str]
     run: Callable[[Namespace], None]
+    only_with: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, settings: Namespace, others: Sequence[Action]) -> None:
         """Run it.
@@ -40,8 +42,9 @@ class Action:
             others: all actions, whose options are refused here.
 
         Raises:
-            InvalidValueError: if an option is missing, or one is given that is not of this action.
+            InvalidValueError: if an option is missing, or one is given that is not of this action or has no effect.
         """
+        # As it stands: 0 is given, and may be refused; switches that are off are not.
         given = {name: v for name, v in settings.as_dict().items() if v is not None and v is not False}
         for option in given:
             users = [action.name for action in others if option in action.options]
@@ -50,6 +53,9 @@ class Action:
         missing = [f"`{spelt(option)}`" for option in self.required if option not in given]
         if missing:
             raise InvalidValueError(f"Expected {', '.join(missing)} to be given, but got nothing")
+        for option, needed in self.only_with.items():
+            if option in given and needed not in given:
+                raise InvalidValueError(f"Expected `{spelt(option)}` with `{spelt(needed)}` only, but got it without")
         own: Any = Namespace  # which is not typed
         self.run(own(**{option: given.get(option, told.get("default")) for option, told in self.options.items()}))
 

@@ -23,7 +23,11 @@ _OPTIONS: Told = {
     "noise": {"type": str, "help": "gaussian, laplace or FILE.yaml: the sharpness that the trace predicts for it"},
     **LEVEL,
     "top": {"type": int, "default": 1, "help": "how many eigenvalues, the largest, >= 0; default: 1"},
-    "probes": {"type": int, "default": 10, "help": "vectors of random signs for the trace, >= 0; default: 10"},
+    "probes": {
+        "type": int,
+        "default": 10,
+        "help": "vectors of random signs for the trace, >= 0, with --noise >= 1; default: 10",
+    },
     "select": {
         "type": str,
         "default": "trained",

@@ -15,14 +15,14 @@ from noiserobust.cli.diagnose.options import (
     noise_at_level,
     show,
 )
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, check_number
 
 _OPTIONS: Told = {
     **WEIGHTS,
     **EXAMPLES,
     "rho": {
         "type": float,
-        "help": "radius of SAM, such as 0.05, in units of the weights; or --noise, --level (RWP)",
+        "help": "radius of SAM, > 0, such as 0.05, in units of the weights; or --noise, --level (RWP)",
     },
     **NOISE,
     **LEVEL,
@@ -35,8 +35,8 @@ _OPTIONS: Told = {
     "critical": {
         "type": float,
         "metavar": "FRACTION",
-        "help": "also find the strength at which the gradient at the perturbed weights falls below this fraction, such "
-        "as 0.5, of that at the weights",
+        "help": "also find the strength at which the gradient at the perturbed weights falls below this fraction, > 0 "
+        "and < 1, such as 0.5, of that at the weights",
     },
     "m": {"type": int, "help": "examples a batch, >= 1; default: 128, or as a DataLoader has them"},
     "batches": {"type": int, "default": 8, "help": "how many of them, >= 1; default: 8"},
@@ -51,6 +51,7 @@ _OPTIONS: Told = {
 
 
 def _run(settings: Namespace) -> None:
+    from noiserobust.diagnose.critical import check_fraction
     from noiserobust.diagnose.folders import gradient_files
     from noiserobust.train.sam import SAM
 
@@ -58,8 +59,10 @@ def _run(settings: Namespace) -> None:
     if (noise is None) == (settings.rho is None):
         got = "neither" if noise is None else "both"
         raise InvalidValueError(f"Expected either `--rho` or `--noise` with `--level`, but got {got}")
-    if noise is None and settings.draws != 1:
-        raise InvalidValueError(f"Expected `--draws` with `--noise` only, but got {settings.draws} with `--rho`")
+    if settings.rho is not None:
+        check_number("--rho", settings.rho, above=0)
+    if settings.critical is not None:
+        check_fraction("--critical", settings.critical)
     found, critical = gradient_files(
         diagnose_config(settings),
         settings.out,
@@ -91,4 +94,5 @@ GRADIENTS = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    {"draws": "noise"},
 )

@@ -74,4 +74,5 @@ SHARPNESS = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    {**dict.fromkeys(("draws", *EXECUTOR), "noise"), "m": "rhos", "batches": "rhos"},
 )
