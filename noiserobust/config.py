@@ -242,7 +242,7 @@ class RecordConfig:
     """What is recorded of the loss around the weights while a training goes on, in diagnostics.csv.
 
     Args:
-        every: optimizer steps between samples, >= 1, or auto: as seldom as takes 3% of the training's passes; by
+        every: optimizer steps between samples, >= 1, or auto: as seldom as takes at most 3% of the time; by
             default nothing is recorded.
         batches: fixed batches of the training data, and of the held-out data, that samples are taken on, >= 1.
         levels: sigmas of max-scaled Gaussian noise at which the average-direction sharpness is taken.

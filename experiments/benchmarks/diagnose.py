@@ -93,7 +93,9 @@ def recording() -> None:
             model = build_model(name).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             optimizer = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), method, model)
             batches = [(x, y), (x, y)]
-            recorder = Recorder(model, optimizer, batches, batches, total_steps=78_200, steps_per_epoch=391)
+            more = {"total_steps": 78_200, "steps_per_epoch": 391}
+            passes = (method.draws + method.needs_clean_gradient) / (2 if bf16 else 1)  # as in a training
+            recorder = Recorder(model, optimizer, batches, batches, step_passes=passes, **more)
             tasks: dict[str, Callable[[], object]] = {
                 "step": stepper(model, method, x, y, bf16),
                 "sample": lambda r=recorder: r._looks.sample(r.model, 1.0, {}),  # type: ignore[misc]

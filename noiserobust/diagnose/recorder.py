@@ -17,7 +17,7 @@ from noiserobust.diagnose.board import Board
 from noiserobust.diagnose.probe import Batch, Loss, class_loss
 from noiserobust.diagnose.sample import FORWARD_BACKWARD, Looks
 from noiserobust.diagnose.travel import Travel
-from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.errors import InvalidValueError, check_integer, check_number
 from noiserobust.models.scores import kind_of
 from noiserobust.results.diagnostics import DIAGNOSTICS_DTYPES, DIAGNOSTICS_FILE, TRAIN
 from noiserobust.results.files import write_atomic
@@ -25,8 +25,11 @@ from noiserobust.rng import Stream
 from noiserobust.train.optimizer import PerturbedOptimizer
 from noiserobust.train.trainer import Trainer
 
-SHARE = 0.03
-"""Of the passes of a training that recording takes with ``every="auto"``."""
+SHARE = 0.025
+"""Of the passes of a training that samples take with ``every="auto"``; the way of the weights takes time too."""
+
+_FASTER = 2
+"""How much faster passes of a training in lower precision are than those of a sample, about."""
 
 
 class Recorder:
@@ -54,16 +57,17 @@ class Recorder:
         held_out: batches of other data; may be empty.
         total_steps: of the training, >= 1.
         steps_per_epoch: >= 1.
-        config: what is recorded, and how often; by default with ``every="auto"``: as seldom as takes 3% of the
-            forward and backward passes of the training, though at least before the first and after the last step.
+        config: what is recorded, and how often; by default with ``every="auto"``: as seldom as takes at
+            most 3% of the time of the training, though at least before the first and after the last step.
         loss: mean loss of a batch given outputs and targets; by default the cross-entropy of classes.
         method: name of the method in the table.
         train_seed: which of several trainings this is.
         seed: root seed of the noise draws.
         out: ``diagnostics.csv``, written anew after each sample; None keeps the table in memory.
         logs: folder for TensorBoard, or None.
-        step_passes: forward-backward passes over a batch such as those of ``train`` that a step takes; by default those
-            of the method. More with micro-batches.
+        step_passes: as many forward-backward passes over a batch such as those of ``train``, in the weights' own
+            precision, take as long as a step, > 0; by default those of the method. More with micro-batches, fewer where
+            the training's passes have a lower precision.
 
     Raises:
         InvalidValueError: if an argument is out of range, noise finds no weight in the model, or TensorBoard is asked
@@ -88,7 +92,7 @@ class Recorder:
         seed: int = 0,
         out: Path | None = None,
         logs: Path | None = None,
-        step_passes: int | None = None,
+        step_passes: float | None = None,
     ) -> None:
         if not isinstance(optimizer, PerturbedOptimizer):
             raise InvalidValueError(
@@ -117,7 +121,7 @@ class Recorder:
             loss,
         )
         needed = optimizer.method.draws + optimizer.method.needs_clean_gradient
-        passes = needed if step_passes is None else check_integer("step_passes", step_passes, minimum=1)
+        passes = needed if step_passes is None else check_number("step_passes", step_passes, above=0)
         every = config.every
         self.every = every if isinstance(every, int) else self._affordable(passes)
         self._travel = Travel(model)
@@ -150,7 +154,7 @@ class Recorder:
             seed=config.seed,
             out=folder / DIAGNOSTICS_FILE,
             logs=folder / "tensorboard" if config.record.tensorboard else None,
-            step_passes=passes * config.accumulate,
+            step_passes=passes * config.accumulate / (1 if config.precision == "fp32" else _FASTER),
         )
 
     def start(self) -> None:
@@ -192,7 +196,7 @@ class Recorder:
         if self._board is not None:
             self._board.write(step, rows)
 
-    def _affordable(self, passes: int) -> int:
+    def _affordable(self, passes: float) -> int:
         """Return after how many steps there is a sample, so that all take their share of the training's passes."""
         samples = int(SHARE * self.total_steps * passes * FORWARD_BACKWARD / self._looks.passes)
         return math.ceil(self.total_steps / max(samples - 1, 1))

@@ -267,14 +267,14 @@ def test_lengths_of_the_way() -> None:
     assert travel.lengths() == pytest.approx(wanted, rel=1e-6)
 
 
-def test_auto_takes_three_percent_of_the_passes() -> None:
+def test_auto_takes_a_fortieth_of_the_passes() -> None:
     model = network().float()
     train = [(x.float(), y) for x, y in batches(1, 0)]
     for method, passes in ((nr.Unperturbed(), 1), (nr.SAM(0.1), 2)):
         opt = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), method, model)
         recorder = Recorder(model, opt, train, total_steps=10_000, steps_per_epoch=100)
         samples = 10_000 // recorder.every + 1 + (10_000 % recorder.every > 0)
-        assert 0.025 < samples * recorder._looks.passes / (3 * passes * 10_000) <= 0.03
+        assert 0.02 < samples * recorder._looks.passes / (3 * passes * 10_000) <= 0.025
         short = Recorder(model, opt, train, total_steps=10, steps_per_epoch=5)
         assert short.every == 10  # the first and the last step, whatever they take
 
