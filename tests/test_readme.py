@@ -31,8 +31,6 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
-    variables = dict(re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE))
-    text = re.sub(r"\$(\w+)", lambda m: variables.get(m[1], m[0]), text)
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("noiserobust ")]
     assert len(commands) == 20
     random = np.random.default_rng(0)

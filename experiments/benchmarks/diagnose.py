@@ -82,7 +82,7 @@ def landscapes() -> None:
 def recording() -> None:
     """Time samples of a recorder against the steps of the training they interrupt, at the default rate."""
     print("\nRecording at the default rate, as a share of the training's time (<= 3%)")
-    cases = [("resnet20", 128, False), ("resnet20", 128, True), ("resnet18", 128, False)]
+    cases = [("resnet20", 128, False), ("resnet20", 128, True)]
     for name, size, bf16 in cases:
         x, y = torch.rand(size, 3, 32, 32), torch.randint(10, (size,))
         for label, method in {
@@ -94,14 +94,14 @@ def recording() -> None:
             optimizer = nr.PerturbedOptimizer(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), method, model)
             batches = [(x, y), (x, y)]
             more = {"total_steps": 78_200, "steps_per_epoch": 391}
-            passes = (method.draws + method.needs_clean_gradient) / (2 if bf16 else 1)  # as in a training
+            passes = method.passes / (2 if bf16 else 1)  # as in a training
             recorder = Recorder(model, optimizer, batches, batches, step_passes=passes, **more)
             tasks: dict[str, Callable[[], object]] = {
                 "step": stepper(model, method, x, y, bf16),
                 "sample": lambda r=recorder: r._looks.sample(r.model, 1.0, {}),  # type: ignore[misc]
                 "travel": lambda r=recorder: r._travel.step(epoch_ends=False),  # type: ignore[misc]
             }
-            taken = medians_of(in_turns(tasks, 3 if name == "resnet18" else 5))
+            taken = medians_of(in_turns(tasks, 5))
             share = (taken["sample"] / recorder.every + taken["travel"]) / taken["step"]
             told = f"{name}, {'bf16' if bf16 else 'fp32'}, {label}"
             step, sample, way = (taken[key] for key in ("step", "sample", "travel"))

@@ -13,9 +13,6 @@ from noiserobust.results.filters import FILTERS_DTYPES
 _KEYS = ["method", "train_seed", "weights", "layer"]
 _COLUMNS = [name for name in FILTERS_DTYPES if name not in _KEYS[:3]]
 
-VARIATION_COLUMNS = ["n_filters", "mean", "std", "coefficient_of_variation"]
-"""Columns of :func:`filter_variation` beside those that name a layer, in order."""
-
 
 def filter_norms(model: nn.Module, select: Select | None = None) -> pd.DataFrame:
     """Return the Euclidean norm of each filter of the weights that live in the crossbar.

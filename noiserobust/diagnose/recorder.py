@@ -120,8 +120,7 @@ class Recorder:
             config.batch_statistics,
             loss,
         )
-        needed = optimizer.method.draws + optimizer.method.needs_clean_gradient
-        passes = needed if step_passes is None else check_number("step_passes", step_passes, above=0)
+        passes = optimizer.method.passes if step_passes is None else check_number("step_passes", step_passes, above=0)
         every = config.every
         self.every = every if isinstance(every, int) else self._affordable(passes)
         self._travel = Travel(model)
@@ -138,8 +137,7 @@ class Recorder:
             folder: of the train seed.
         """
         config = trainer.config
-        method = trainer.optimizer.method
-        passes = 1 if config.method.split_ranks else method.draws + method.needs_clean_gradient
+        passes = 1 if config.method.split_ranks else trainer.optimizer.method.passes
         both = [ArrayData(trainer.x, trainer.y, "training"), *([held_out] if held_out else [])]
         batches = [list(_batches(trainer, data, config.record.batches)) for data in both]
         return cls(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiserobust.diagnose.examples import standard_error
 from noiserobust.diagnose.probe import (
     Batch,
     Gradient,
@@ -235,9 +236,7 @@ def _mean(values: Tensor) -> float:
 
 
 def _mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Return mean and standard error; that of a single value is unknown."""
-    error = values.double().std() / len(values) ** 0.5 if len(values) > 1 else math.nan
-    return _mean(values), float(error)
+    return _mean(values), standard_error(values)
 
 
 def _examples(batches: Sequence[Batch]) -> int:

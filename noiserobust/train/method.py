@@ -69,6 +69,11 @@ class Method(ABC):
         """Whether there is a pass at the unperturbed weights too."""
         return self.follows_gradient or self.perturbed_weight < 1
 
+    @property
+    def passes(self) -> int:
+        """Forward-backward passes over a batch that a step takes."""
+        return self.draws + self.needs_clean_gradient
+
     def sites(self, model: nn.Module) -> list[Site]:
         """Return the weights that noise falls on; empty for a method that moves parameters."""
         return []

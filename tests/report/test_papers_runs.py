@@ -196,3 +196,12 @@ def test_what_an_interrupted_diagnosis_left_is_passed_over(tmp_path: Path):
     (tmp_path / "around").mkdir()
     (tmp_path / "around" / "manifest.json").write_text(json.dumps({"kind": "landscape", "configuration": {}}))
     assert find_runs([tmp_path]).landscapes.empty
+
+
+@pytest.mark.parametrize("content", ["{not json", "[1, 2]", ""])
+def test_a_training_with_a_damaged_manifest_is_not_left_out_silently(tmp_path, content):
+    make_run(tmp_path / "a", configuration("SAM", "sam"), (0,))
+    damaged = make_run(tmp_path / "b", SGD, (0,))
+    (damaged / "manifest.json").write_text(content)
+    with pytest.raises(InvalidValueError, match=r"manifest\.json"):
+        find_runs([tmp_path])

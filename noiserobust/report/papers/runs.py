@@ -21,7 +21,7 @@ from noiserobust.results.files import read_json
 from noiserobust.results.filters import FILTERS_FILE, read_filters
 from noiserobust.results.landscapes import LANDSCAPE_FILE, read_landscape
 from noiserobust.results.schema import MANIFEST_FILE
-from noiserobust.results.trainings import TrainingRun, read_trainings
+from noiserobust.results.trainings import METRICS_FILE, TrainingRun, read_trainings
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,10 @@ class _Read:
                 self.landscapes.append(Source(path, read_landscape(path), read_json(path / MANIFEST_FILE)))
             elif kind == "filters" and (path / FILTERS_FILE).exists():
                 self.filters.append(Source(path, read_filters(path), read_json(path / MANIFEST_FILE)))
+        for path in sorted({metrics.parents[1] for metrics in folder.rglob(f"seed*/{METRICS_FILE}")}):
+            # A damaged manifest does not say what its folder holds: left out, it would not be missed in a figure.
+            if path.resolve() not in self._seen and (path / MANIFEST_FILE).exists():
+                read_trainings(path)
         return bool(found)
 
 
