@@ -37,8 +37,11 @@ MAY_IMPORT = {
     "diagnose": GROUND
     | {"rng", "noise", "perturb", "stats", "results", "models", "data", "train", "evaluate", "executors", "progress"}
     | {"report"},
+    "sweep": GROUND
+    | {"noise", "results", "models", "data", "train", "evaluate", "diagnose", "executors", "progress", "report"},
     "cli": GROUND
-    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"},
+    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"}
+    | {"sweep"},
 }
 
 

@@ -27,6 +27,7 @@ from noiserobust.cli.figures import add_figures, figures
 from noiserobust.cli.parsing import one_line, parse
 from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.report import add_compare, add_report, compare, report
+from noiserobust.cli.sweep import add_sweep, sweep
 from noiserobust.cli.train import add_train, train
 from noiserobust.errors import NoiseRobustError
 
@@ -36,6 +37,7 @@ _VERBS = {
     "demo": (add_demo, demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
     "train": (add_train, train, "train a model for a noise, one training a train seed"),
     "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
+    "sweep": (add_sweep, sweep, "train and evaluate a grid of settings, on one machine or many"),
     "merge": (add_merge, merge, "join the results of parts of one evaluation"),
     "compare": (add_compare, compare, "compare methods on the same train seeds and chips"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),

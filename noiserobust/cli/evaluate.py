@@ -104,7 +104,7 @@ def evaluate(settings: Namespace) -> None:
     from noiserobust.executors import make_executor
 
     out = settings.out
-    values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__}
+    values = {name: settings[name] for name in EvaluateConfig.__dataclass_fields__ if name in settings}
     if settings.calibrate is None and settings.calibration_examples != EvaluateConfig.calibration_examples:
         raise InvalidValueError("Expected `--calibration-examples` with `--calibrate` only, but got it alone")
     values["model_args"] = model_args(settings.model_args)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from noiserobust.config import Scalar, TrainConfig
 from noiserobust.errors import InvalidValueError, did_you_mean, unknown_name
+
+T = TypeVar("T")
 
 DATA = (
     "digits, cifar10, cifar100, mnist or fashion-mnist (in $NOISEROBUST_DATA or ./data, or cifar10:PATH), "
@@ -43,23 +45,41 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     return settings
 
 
-def _check_config(path: Path) -> None:
-    """Raise an error for what the parser would take for something else, or not survive."""
+def checked_settings(kind: type[T], content: Mapping[str, Any]) -> T:
+    """Return plain settings, as of a file, as an object of a dataclass.
+
+    Raises:
+        InvalidValueError: if one is unknown or not valid.
+    """
+    _check_groups(content, kind)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        settings = parser.instantiate(parser.parse_object(dict(content)))
+    except ArgumentError as error:
+        raise InvalidValueError(_in_our_voice(str(error), parser)) from None
+    return kind(**{name: settings[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
+
+
+def _check_groups(content: Mapping[str, Any], kind: Any, where: str = "", prefix: str = "") -> None:
+    """Raise unless what is a group of settings has settings: the parser would look for a file of the name."""
     from dataclasses import fields, is_dataclass
     from typing import get_type_hints
 
-    from noiserobust.yamlfile import read_settings
+    hints = get_type_hints(kind)
+    for name in (f.name for f in fields(kind)):
+        if name in content and is_dataclass(hints[name]):
+            group = content[name]
+            if not isinstance(group, dict):
+                raise InvalidValueError(
+                    f"Expected `{prefix}{name}`{where} to be settings, name: value, but got {group!r}"
+                )
+            _check_groups(group, hints[name], where, f"{prefix}{name}.")
 
-    def check(content: dict[str, Any], kind: Any, prefix: str) -> None:
-        hints = get_type_hints(kind)
-        for name in (f.name for f in fields(kind)):
-            group = hints[name]
-            if name in content and is_dataclass(group):
-                if not isinstance(content[name], dict):
-                    raise InvalidValueError(
-                        f"Expected `{prefix}{name}` of {path} to be settings, name: value, but got {content[name]!r}"
-                    )
-                check(content[name], group, f"{prefix}{name}.")
+
+def _check_config(path: Path) -> None:
+    """Raise an error for what the parser would take for something else, or not survive."""
+    from noiserobust.yamlfile import read_settings
 
     settings = read_settings(path)
     if "out" in settings:
@@ -67,7 +87,7 @@ def _check_config(path: Path) -> None:
     arguments = settings.get("model_args")
     if isinstance(arguments, dict) and not all(isinstance(name, str) for name in arguments):
         raise InvalidValueError(f"Expected `model_args` of {path} to have names as keys, but got {arguments!r}")
-    check(settings, TrainConfig, "")
+    _check_groups(settings, TrainConfig, f" of {path}")
 
 
 def _with_config_first(arguments: list[str]) -> list[str]:

@@ -61,6 +61,7 @@ class EvaluateConfig:
         calibration_examples: how many training examples it takes, >= 2.
         until: half-width of the 95% interval for the mean over chips at which no more are drawn.
         split: of the data set, ``test`` or ``train``.
+        root: folder relative to which results name the weights; by default they are named as given.
     """
 
     model: str
@@ -84,6 +85,7 @@ class EvaluateConfig:
     metrics: Sequence[str] = ("accuracy",)
     until: float | None = None
     split: str = TEST
+    root: Path | None = None
 
 
 def evaluate_files(
@@ -147,7 +149,9 @@ def resolve_files(
     calibration = _calibration(config, download=download)
     extra: dict[str, Any] = {"calibration": calibration, "reads": config.reads, "analog": config.analog}
     plan = Plan(noise, levels, draws_of(config.draws, config.until), config.seed, **extra, until=config.until)
-    found = resolve_weights(config.model, config.weights, config.model_args, config.method, config.normalize)
+    found = resolve_weights(
+        config.model, config.weights, config.model_args, config.method, config.normalize, config.root
+    )
     data, said = resolve_data(config.data, config.split, config.examples, config.seed, download=download)
     forward = make_forward(data, found.normalize, config.device, config.precision, config.batch_size, config.metrics)
     return found.subjects, forward, plan, describe(plan, forward, found.model, {**found.described, "data": said})
@@ -176,6 +180,7 @@ def resolve_weights(
     model_args: Mapping[str, Any] | None = None,
     method: str | None = None,
     normalize: str | None = None,
+    root: Path | None = None,
 ) -> NamedWeights:
     """Return weights files with the model they belong to.
 
@@ -185,6 +190,7 @@ def resolve_weights(
         model_args: as in :class:`EvaluateConfig`.
         method: as in :class:`EvaluateConfig`.
         normalize: as in :class:`EvaluateConfig`.
+        root: as in :class:`EvaluateConfig`.
 
     Raises:
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
@@ -193,7 +199,7 @@ def resolve_weights(
     network = build_model(model, model_args or {})
     for file in files:
         fit_weights(network, file)  # all are checked before the first is evaluated
-    subjects = _subjects(files, network, method)
+    subjects = _subjects(files, network, method, root)
     entries = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed, **_trained(w.metadata)}
         for s, w in zip(subjects, files, strict=True)
@@ -244,7 +250,9 @@ def _chosen(data: Loaded, number: int, setting: str, seed: int) -> ArrayData:
     return data.subset(torch.from_numpy(Stream(seed, setting).permutation(len(data))[:number]))
 
 
-def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) -> list[Subject]:
+def _subjects(
+    files: Sequence[Weights], model: nn.Module, method: str | None, root: Path | None = None
+) -> list[Subject]:
     """Return one subject a file; files that do not say their train seed are numbered in the order given."""
     subjects: list[Subject] = []
     taken: set[tuple[str, int]] = set()
@@ -266,7 +274,8 @@ def _subjects(files: Sequence[Weights], model: nn.Module, method: str | None) ->
                 "with another than the files before it; train them with labels of their own or evaluate them apart"
             )
 
-        subjects.append(Subject(name, seed, file.path.as_posix(), _Load(model, file), own=True))
+        label = (file.path if root is None else file.path.relative_to(root)).as_posix()
+        subjects.append(Subject(name, seed, label, _Load(model, file), own=True))
     return subjects
 
 

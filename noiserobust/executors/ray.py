@@ -26,13 +26,16 @@ class Ray(Executor):
     """Does jobs in actors of a cluster.
 
     Args:
-        workers: how many; by default one for each CPU of the cluster, or for each GPU if jobs compute on one.
+        workers: how many; by default as many as the CPUs of the cluster, or its GPUs if jobs compute on them, have room
+            for.
         address: of the cluster, as ``ray.init`` takes it; by default one is started on this machine, for these jobs.
+        gpus: of each worker, > 0; a fraction lets several have one. By default 1 if jobs compute on a GPU, else none.
     """
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, gpus: float | None = None) -> None:
         self.workers = workers
         self.address = address
+        self.gpus = gpus
 
     def map(self, work: Callable[[JobT], ResultT], jobs: Iterable[JobT | None]) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job with its result; see :class:`Executor`."""
@@ -52,11 +55,14 @@ class Ray(Executor):
                 ray.shutdown()
 
     def _map(self, ray: Any, work: Callable[[JobT], ResultT], waiting: Waiting[JobT]) -> Iterator[tuple[JobT, ResultT]]:
-        gpus = 1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0
+        gpus = self.gpus or (1 if getattr(getattr(work, "device", None), "type", "cpu") == "cuda" else 0)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(int(node.get("GPU" if gpus else "CPU", 0)) for node in nodes)
+        # Several share one GPU, but none has parts of two.
+        room = sum(int(node.get("GPU", 0) / gpus) if gpus else int(node.get("CPU", 0)) for node in nodes)
         if not room:
-            raise InvalidValueError(f"Expected a cluster with {'a GPU' if gpus else 'CPUs'}, but it has none")
+            raise InvalidValueError(
+                f"Expected a cluster with {f'{gpus:g} GPUs for a worker' if gpus else 'CPUs'}, but it has none"
+            )
         workers = waiting.at_hand(min(self.workers or room, room)) or 1
         # Each worker has a share of the CPUs of some machine, and as many threads.
         cpus = [int(node.get("CPU", 0)) for node in nodes]

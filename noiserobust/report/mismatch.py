@@ -41,17 +41,19 @@ def find_mismatches(table: NoiseTable, gathered: Gathered) -> list[Mismatch]:
     if not is_accuracy(table.metric):
         return []
     trained = trained_with(gathered)
-    kinds: dict[tuple[str, str, str], dict[str, float]] = {}
-    # Others that add no noise, such as SAM, differ in more than the level.
-    without = {m: 0.0 for m in table.methods if trained.get(m, {}).get("method") == "sgd"}
+    kinds: dict[tuple[str, str, str, str], dict[str, float]] = {}
     for method in table.methods:
         how = trained.get(method, {})
         if "level" in how:
-            kinds.setdefault((how["method"], how["noise"], how.get("rest", "")), {})[method] = how["level"]
+            kind = how["method"], how["noise"], how.get("rest", ""), how.get("around", "")
+            kinds.setdefault(kind, {})[method] = how["level"]
     found = []
-    for (name, noise, _), levels in kinds.items():
+    for (name, noise, _, around), levels in kinds.items():
         if len(set(levels.values())) < 2:
             continue
+        # Others that add no noise, such as SAM, differ in more than the level.
+        plain = (m for m in table.methods if trained.get(m, {}).get("method") == "sgd")
+        without = {m: 0.0 for m in plain if trained[m].get("around") in (None, around)}
         rows = sorted([*without.items(), *levels.items()], key=lambda row: row[1])
         cells = [[table.cells.get((method, level)) for level in table.columns] for method, _ in rows]
         means = np.array([[np.nan if c is None else c.mean for c in row] for row in cells])
@@ -64,8 +66,8 @@ def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
     """Return how methods were trained.
 
     Returns:
-        For each method ``method``, ``noise`` and ``level`` of those trained at one level, and ``rest``, all else that
-        is known of the method's settings.
+        For each method ``method``, ``noise`` and ``level`` of those trained at one level, ``rest``, all else that is
+        known of the method's settings, and ``around``, what is known of the others: the network, the optimizer.
     """
     known: dict[str, dict[str, Any]] = {}
     for source in gathered.sources:
@@ -75,7 +77,7 @@ def trained_with(gathered: Gathered) -> dict[str, dict[str, Any]]:
                 known.setdefault(str(entry.get("method")), _checked(how))
     for run in gathered.trainings:
         how = _from_configuration(run.configuration) | known.get(run.method, {})
-        known[run.method] = how | {"rest": _rest(run.configuration)}
+        known[run.method] = how | {"rest": _rest(run.configuration), "around": _around(run.configuration)}
     return known
 
 
@@ -87,6 +89,12 @@ def _rest(configuration: Mapping[str, Any]) -> str:
     noise = method.get("noise")
     same = {"noise": {k: v for k, v in noise.items() if k != "level"}} if isinstance(noise, dict) else {}
     return json.dumps(method | same, sort_keys=True, default=str)
+
+
+def _around(configuration: Mapping[str, Any]) -> str:
+    """Return all settings but those of the method, and what only names or follows from them."""
+    others = {k: v for k, v in configuration.items() if k not in ("method", "label", "record", "files_sha256")}
+    return json.dumps(others, sort_keys=True, default=str)
 
 
 def _from_configuration(configuration: Mapping[str, Any]) -> dict[str, Any]:

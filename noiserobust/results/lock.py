@@ -13,6 +13,10 @@ from noiserobust.results.files import write_errors
 LOCK_FILE = ".lock"
 
 
+class InUseError(OutputError):
+    """Another process is writing to the folder."""
+
+
 class FolderLock:
     """Exclusive use of a folder, until :meth:`release`, garbage collection or the end of the process.
 
@@ -23,7 +27,8 @@ class FolderLock:
         folder: an existing folder.
 
     Raises:
-        OutputError: if another process, or another object of this one, holds the lock, or ``.lock`` cannot be created.
+        InUseError: if another process, or another object of this one, holds the lock.
+        OutputError: if ``.lock`` cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +42,7 @@ class FolderLock:
             flock(file, LOCK_EX | LOCK_NB)
         except BlockingIOError:
             self.release()
-            raise OutputError(
+            raise InUseError(
                 f"Expected `out` to be used by one process at a time, but another is writing to {folder}"
             ) from None
         except (ImportError, OSError):  # Windows, or a file system without locks
@@ -46,6 +51,25 @@ class FolderLock:
     def release(self) -> None:
         """Let others use the folder; a second call does nothing."""
         self._release()
+
+
+def in_use(folder: Path) -> bool:
+    """Return whether a process holds the lock on a folder, which this looks at without taking it."""
+    try:
+        from fcntl import LOCK_NB, LOCK_SH, flock
+
+        file = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except (ImportError, OSError):
+        return False
+    try:
+        flock(file, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 def _release(file: int, owner: int) -> None:
