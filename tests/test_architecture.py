@@ -39,9 +39,11 @@ MAY_IMPORT = {
     | {"report"},
     "sweep": GROUND
     | {"noise", "results", "models", "data", "train", "evaluate", "diagnose", "executors", "progress", "report"},
+    "tune": GROUND
+    | {"rng", "noise", "results", "models", "train", "evaluate", "diagnose", "executors", "progress", "sweep"},
     "cli": GROUND
     | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"}
-    | {"sweep"},
+    | {"sweep", "tune"},
 }
 
 

@@ -29,6 +29,7 @@ from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.report import add_compare, add_report, compare, report
 from noiserobust.cli.sweep import add_sweep, sweep
 from noiserobust.cli.train import add_train, train
+from noiserobust.cli.tune import add_tune, tune
 from noiserobust.errors import NoiseRobustError
 
 DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
@@ -38,6 +39,7 @@ _VERBS = {
     "train": (add_train, train, "train a model for a noise, one training a train seed"),
     "evaluate": (add_evaluate, evaluate, "measure the accuracy of weights files under noise"),
     "sweep": (add_sweep, sweep, "train and evaluate a grid of settings, on one machine or many"),
+    "tune": (add_tune, tune, "find the training that holds up best on a device"),
     "merge": (add_merge, merge, "join the results of parts of one evaluation"),
     "compare": (add_compare, compare, "compare methods on the same train seeds and chips"),
     "report": (add_report, report, "write tables, curves and a page from evaluations"),

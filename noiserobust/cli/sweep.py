@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.cli.executing import add_executing, executing
 from noiserobust.cli.parsing import DOWNLOAD, checked_settings
 from noiserobust.config import TrainConfig
 from noiserobust.errors import MissingFileError, NoiseRobustError
@@ -31,14 +32,7 @@ def add_sweep(parser: ArgumentParser) -> None:
         "`seeds`, `evaluate` (settings of evaluate, or several by name)",
     )
     parser.add_argument("--seeds", type=int, nargs="+", help="train seeds, integers >= 0, in place of the file's")
-    parser.add_argument("--executor", type=str, default="serial", help="serial, processes (of this machine) or ray")
-    parser.add_argument("--workers", type=int, help="jobs at a time, of processes and ray; default: one for each core")
-    parser.add_argument("--address", type=str, help="of a Ray cluster; auto: the one that this machine is part of")
-    parser.add_argument(
-        "--gpus", type=float, help="GPUs of each job with ray; 0.25 lets four jobs share one; default: 1 on a GPU"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each job, >= 1; default: 1")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
+    add_executing(parser)
     parser.add_argument("--retry", action="store_true", help="do jobs again that have failed")
     parser.add_argument("--resume", action="store_true", help="insist that the folder holds jobs already")
     parser.add_argument("--status", action="store_true", help="only say how far the jobs are; may be asked at any time")
@@ -67,19 +61,13 @@ def sweep(settings: Namespace) -> None:
     if settings.status or settings.dry_run:
         _show(found, settings.out)
         return
-    import torch
-
-    from noiserobust.evaluate.forward import pick_device
-    from noiserobust.executors import make_executor
     from noiserobust.sweep.run import failures, run_sweep
 
-    executor = make_executor(settings.executor, settings.workers, settings.address, settings.gpus)
-    # The GPUs of a cluster need not be those of this machine.
-    elsewhere = settings.gpus is not None and settings.device == "auto"
+    executor, device = executing(settings)
     result = run_sweep(
         found,
         settings.out,
-        device=torch.device("cuda") if elsewhere else pick_device(settings.device),
+        device=device,
         executor=executor,
         threads=settings.threads,
         retry=settings.retry,

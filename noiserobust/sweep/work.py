@@ -62,18 +62,18 @@ class Work:
         try:
             if state_of(self.out, job, self.sweep).word == FINISHED:
                 return FINISHED
-            return self._do(job, folder)
+            return self._do(job)
         finally:
             lock.release()
 
-    def _do(self, job: Job, folder: Path) -> str:
+    def _do(self, job: Job) -> str:
         before, start = seconds_before(self.out, job), time.monotonic()
 
         def say(**more: object) -> None:
             write_state(self.out, job, {**more, "seconds": round(before + time.monotonic() - start, 2)})
 
         say()
-        with _logged(folder / LOG_FILE, job), _threads(self.threads):
+        with logged_job(self.out, job, self.threads):
             try:
                 self._train_and_evaluate(job)
             except OutputError:
@@ -118,6 +118,18 @@ def evaluate_config(
         root=root,
         **settings,
     )
+
+
+@contextmanager
+def logged_job(out: Path, job: Job, threads: int) -> Iterator[None]:
+    """Compute with so many threads, and have everything that is printed or logged written to the log of a job.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    folder = make_folder(out / JOBS_FOLDER / job.name)
+    with _logged(folder / LOG_FILE, job), _threads(threads):
+        yield
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +63,9 @@ class Recorder(Protocol):
 MakeRecorder = Callable[[Trainer, ArrayData | None, Path], Recorder]
 """Makes what looks on, given the training, held-out data, and the folder of the train seed."""
 
+AfterEpoch = Callable[[int, Sequence[Mapping[str, Any]]], object]
+"""Called with train seed and rows of ``metrics.csv`` after each epoch; what it raises ends the training there."""
+
 
 def train_seeds(
     config: TrainConfig,
@@ -71,6 +75,7 @@ def train_seeds(
     make_score: MakeScore,
     device: torch.device,
     make_recorder: MakeRecorder | None = None,
+    after_epoch: AfterEpoch | None = None,
     ranks: Ranks | None = None,
     resume: bool = False,
     download: bool = False,
@@ -90,6 +95,7 @@ def train_seeds(
         make_score: makes the measure by which the best epoch is selected.
         device: where to compute.
         make_recorder: makes what records the loss around the weights; needed if ``config.record`` asks for it.
+        after_epoch: called after each epoch, when its checkpoint is written: a training it ends goes on from there.
         ranks: which of several processes this is; the first writes, all need to see the same ``out``.
         resume: whether ``out`` has to hold a training of this configuration already.
         download: whether to fetch data of a known data set that are not there.
@@ -160,6 +166,7 @@ def train_seeds(
             if make_recorder and config.record.every is not None and ranks.leads:
                 recorder = make_recorder(trainer, held_out, folder)
             run = _Run(trainer, folder, metadata | {"train_seed": str(seed)}, checkpoint_seconds, recorder)
+            run.after_epoch = partial(after_epoch, seed) if after_epoch else None
             run.finish(progress and ranks.leads)
             ranks.wait()
     return [out / f"seed{seed}" / BEST_FILE for seed in seeds]
@@ -214,6 +221,7 @@ class _Run:
         self.checkpoint = folder / CHECKPOINT_FILE
         self.checkpoint_seconds = checkpoint_seconds
         self.recorder = recorder
+        self.after_epoch: Callable[[Sequence[Mapping[str, Any]]], object] | None = None
         self.rows: list[dict[str, Any]] = []
         if self.checkpoint.is_file():
             state = read_checkpoint(self.checkpoint)
@@ -257,6 +265,8 @@ class _Run:
                 bar.set_postfix(shown)
                 self._save()
                 self._write_metrics()
+                if self.after_epoch is not None:
+                    self.after_epoch(self.rows)
         self._write_metrics()
         self._write_weights()
 

@@ -1,0 +1,1 @@
+"""Finding the training that holds up best on a device."""
