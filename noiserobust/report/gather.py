@@ -20,6 +20,7 @@ from noiserobust.results.summary import is_sampled
 from noiserobust.results.trainings import TrainingRun, read_trainings
 
 _KINDS = ("evaluation", "training", "sensitivity", "landscape", "filters", "sharpness", "gradients", "curvature")
+_KINDS += ("sweep",)  # what was joined of evaluations that are found beside it
 _DIAGNOSES = _KINDS[2:]
 
 TEST, TRAIN = "test", "train"
