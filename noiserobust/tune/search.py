@@ -253,9 +253,10 @@ def trial_table(records: Sequence[Record], space: Space) -> pd.DataFrame:
 
 
 def _space(config: TuneConfig) -> Space:
-    noise = build_noise(config.device, config.t)
+    noise = build_noise(config.device)
     if not isinstance(noise, TimedNoise):
         raise InvalidValueError(f"Expected `profile` to be a device, but got {config.device!r}")
+    noise.parse_level(config.t)
     times = [str(write_time(t)) for t in noise.profile.times]
     return Space(config.base, config.device, config.t, times if config.t in times else [*times, config.t])
 
