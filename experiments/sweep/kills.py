@@ -27,7 +27,8 @@ Run = subprocess.Popen[bytes]
 
 
 def begin(out: Path, *more: str) -> Run:
-    words = [sys.executable, "-m", "noiserobust", "sweep", "--config", str(CONFIG), "--out", str(out), *more]
+    words = [sys.executable, "-m", "noiserobust", "sweep", "--config", str(CONFIG), "--out", str(out)]
+    words += ["--device", "cpu", *more]  # on a GPU sums are not the same each time
     with out.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -48,6 +48,7 @@ _log = logging.getLogger(__name__)
 
 WINNER_FILE, TABLE_FILE, FINAL = "winner.yaml", "trials.csv", "final"
 _UNGUIDED = 8  # trials before the optimiser follows what it has seen
+_ASKED_AGAIN = 50  # times that the optimiser is asked for a training that was not tried yet
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,7 @@ class _Search:
         tick()
         self.space = replace(self.space, sigma=self._equivalent_sigma())
         while len(records) <= self.config.trials:
-            number = min(self.config.together, self.config.trials + 1 - len(records))
-            params = self._proposed(records, number)
+            params = self._proposed(records, min(self.config.together, self.config.trials + 1 - len(records)))
             done = self._do(params, {n: self.space.config(p) for n, p in params.items()}, records)
             tick(len(done))
             records += done
@@ -213,7 +213,7 @@ class _Search:
             raise InvalidValueError(f"Expected the plain training to succeed, but got: {found[0].error}")
         return [found[number] for number in params]
 
-    def _proposed(self, records: Sequence[Record], number: int) -> dict[int, dict[str, Any]]:
+    def _proposed(self, records: Sequence[Record], wanted: int) -> dict[int, dict[str, Any]]:
         """Return the points of the next round. Each round has a sampler of its own, which sees what is over."""
         optuna = import_optuna()
         first = len(records)
@@ -227,7 +227,16 @@ class _Search:
             study.add_trial(as_trial(record, _distributions(self.space, record)))
         if first == 1:
             study.enqueue_trial(dict(ORDINARY))
-        return {first + i: self.space.suggest(study.ask()) for i in range(number)}
+        tried = [self.space.config(record.params) for record in records[1:]]
+        proposed: dict[int, dict[str, Any]] = {}
+        for number in range(first, first + wanted):
+            for _ in range(_ASKED_AGAIN):  # where all is discrete it proposes what is known again and again
+                params = self.space.suggest(study.ask())
+                if self.space.config(params) not in tried:
+                    break
+            proposed[number] = params
+            tried.append(self.space.config(params))
+        return proposed
 
     def _equivalent_sigma(self) -> float:
         """Return the sigma of the noise that has the device's errors on the plainly trained network."""
@@ -268,7 +277,7 @@ def _all_times(config: TuneConfig) -> list[str]:
 
 
 def _winner(records: Sequence[Record], space: Space) -> TrainConfig:
-    """Return the best trial's training; among equals that of fewer passes, then the earlier one."""
+    """Return the best trial's training, among equals the earlier one."""
     best = min((r for r in records[1:] if r.value is not None), key=lambda r: (-(r.value or 0), r.number), default=None)
     if best is None:
         raise InvalidValueError("Expected a trial to come to its end, but all failed; `trials.csv` says why")

@@ -58,6 +58,11 @@ def test_the_winner_is_the_best_trial(found):
     assert best.held_out_accuracy == pytest.approx(max(v for v in held if v <= best.held_out_accuracy + 1e-6))
 
 
+def test_no_training_is_tried_twice(found):
+    table = pd.read_csv(found / "out/trials.csv", dtype=str).iloc[1:]
+    assert not table[["noise", "level", "schedule", "fraction", "share", "clip"]].duplicated().any()
+
+
 def test_the_last_comparison_is_on_test_data_and_other_chips(found):
     draws = pd.read_csv(found / "out/final/draws.csv")
     assert sorted(draws.method.unique()) == ["rwp equivalent", "sgd", "tuned"]
