@@ -19,9 +19,18 @@ from noiserobust.results.store import JOURNAL_FILE, as_frame, read_rows, with_sa
 from noiserobust.results.summary import is_sampled
 from noiserobust.results.trainings import TrainingRun, read_trainings
 
-_KINDS = ("evaluation", "training", "sensitivity", "landscape", "filters", "sharpness", "gradients", "curvature")
-_KINDS += ("sweep",)  # what was joined of evaluations that are found beside it
-_DIAGNOSES = _KINDS[2:]
+_KINDS = (
+    "evaluation",
+    "training",
+    "sensitivity",
+    "landscape",
+    "filters",
+    "sharpness",
+    "gradients",
+    "curvature",
+    "sweep",
+)
+_DIAGNOSES = _KINDS[2:]  # and what was joined of evaluations that are found beside it
 
 TEST, TRAIN = "test", "train"
 """Splits of the data."""
