@@ -42,4 +42,5 @@ def read_npy(file: IO[bytes]) -> NDArray[Any]:
         raise ValueError(
             f"{'more' if len(content) > size else len(content)} bytes in place of {size}, for {dtype} of shape {shape}"
         )
-    return np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+    array: NDArray[Any] = np.ndarray(shape, dtype, content, order="F" if fortran else "C")
+    return array

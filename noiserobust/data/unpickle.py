@@ -74,7 +74,7 @@ class _Kind(_Noted):
 
 
 class _Bytes(_Noted):
-    """Stands for ``_codecs.encode(...)``, and becomes the bytes; a function could be given a state, which would stay."""
+    """Stands for ``_codecs.encode(...)`` and becomes the bytes; a function could be given a state that would stay."""
 
     def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]
         # How Python 3 writes bytes for Python 2; another encoding would load a codec.

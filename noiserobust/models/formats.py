@@ -128,7 +128,13 @@ def _carried_code(file: BinaryIO, message: str) -> str | None:
             with zipfile.ZipFile(file) as archive:
                 data = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
         file.seek(0)
-        instructions = {opcode.name for opcode, _, _ in pickletools.genops(data)}
+        instructions = [(opcode.name, str(argument)) for opcode, argument, _ in pickletools.genops(data)]
     except Exception:
         return None
-    return "a Python object" if instructions & {"GLOBAL", "STACK_GLOBAL", "INST"} else None
+    for name, argument in instructions:
+        # torch and containers are named in every file that it wrote itself.
+        if name in ("STACK_GLOBAL", "INST") or (
+            name == "GLOBAL" and not argument.startswith(("torch", "collections "))
+        ):
+            return "a Python object"
+    return None
