@@ -12,13 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables", "yamlfile"}
+GROUND = {"errors", "config", "times", "callables", "yamlfile", "untrusted", "pickles"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
     "yamlfile": {"errors"},
+    "untrusted": {"errors"},
+    "pickles": set(),
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},

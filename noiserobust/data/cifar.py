@@ -7,12 +7,11 @@ https://www.cs.toronto.edu/~kriz/cifar.html.
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -24,10 +23,12 @@ from noiserobust.data.download import how_to_get
 from noiserobust.data.places import data_root, missing_data
 from noiserobust.data.unpickle import load_pickled
 from noiserobust.errors import InvalidValueError
+from noiserobust.untrusted import open_file, read_at_most, size_of, unpacking
 
 #: Red, green and blue plane of an image, each in rows.
 SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
+_GZIP = b"\x1f\x8b"
 
 Batch = tuple[NDArray[np.uint8], NDArray[Any]]
 
@@ -57,7 +58,7 @@ class _Form:
             paths = [folder / name for name in names]
             if all(path.is_file() for path in paths):
                 check_memory(sum(path.stat().st_size for path in paths), str(folder))
-                return [(str(path), path.read_bytes()) for path in paths]
+                return [(str(path), _content(path)) for path in paths]
         archive = root if root.is_file() else root / self.archive
         return _unpacked(archive, self.folder, names) if archive.is_file() else None
 
@@ -139,30 +140,54 @@ def _pickled(content: bytes, file: str, key: str) -> Batch:
     return pixels, np.array(labels, dtype=np.int64)
 
 
+def _content(path: Path) -> bytes:
+    with open_file(path, "data") as file:
+        return file.read(size_of(file))
+
+
 def _unpacked(archive: Path, folder: str, names: Sequence[str]) -> list[tuple[str, bytes]] | None:
     """Return the named files of a folder in an archive, or None if there is no such folder; writes nothing to disk."""
     contents: dict[str, bytes] = {}
     has_folder = False
-    try:
-        # Names are taken in the order of the file: going back would mean to unpack it again.
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                parent, _, name = member.name.removeprefix("./").partition("/")
-                has_folder |= parent == folder
-                if parent == folder and name in names and member.isreg():
-                    check_memory(member.size, f"{archive}: {name}")
-                    file = tar.extractfile(member)
-                    contents[name] = file.read() if file else b""
-                    if len(contents) == len(names):
-                        break
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise InvalidValueError(f"Expected {archive} to be a whole .tar.gz file, but got: {error}") from error
+    with open_file(archive, "data") as packed:
+        try:
+            # Names are taken in the order of the file, as a stream: going back would mean to unpack it again, and a
+            # damaged archive could send the reader back for ever.
+            with tarfile.open(fileobj=_plain(packed, archive), mode="r|") as tar:
+                for member in tar:
+                    parent, _, name = member.name.removeprefix("./").partition("/")
+                    has_folder |= parent == folder
+                    if parent == folder and name in names and member.isreg():
+                        contents[name] = _member(tar, member, f"{archive}: {name}")
+                        if len(contents) == len(names):
+                            break
+        except InvalidValueError:
+            raise
+        except Exception as error:  # any at all: of tarfile, zlib, or numbers in headers that make no sense
+            raise InvalidValueError(f"Expected {archive} to be a whole .tar.gz file, but got: {error}") from error
     if not has_folder:
         return None
     # A damaged archive can look like one that ends early.
     if missing := [name for name in names if name not in contents]:
         raise InvalidValueError(f"Expected {archive} to be whole, but it lacks {folder}/{missing[0]}")
     return [(f"{archive}: {name}", contents[name]) for name in names]
+
+
+def _plain(packed: BinaryIO, archive: Path) -> Any:
+    is_packed = packed.read(2) == _GZIP
+    packed.seek(0)
+    return unpacking(packed, str(archive)) if is_packed else packed
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+    check_memory(member.size, name)
+    file = None if member.issparse() else tar.extractfile(member)  # what is sparse has holes of any size
+    if file is None:
+        raise InvalidValueError(f"Expected {name} to be a plain file, but it is a sparse one")
+    content = read_at_most(file, member.size)
+    if len(content) != member.size:
+        raise InvalidValueError(f"Expected {name} to be whole, but it has {len(content)} of {member.size} bytes")
+    return bytes(content)
 
 
 _CIFAR10 = (

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from noiserobust.data.arrays import ArrayData
+from noiserobust.data.arrays import ArrayData, check_memory
 from noiserobust.data.class_names import CIFAR10, CIFAR100
+from noiserobust.data.npy import read_npy
 from noiserobust.data.places import data_root, missing_data
 from noiserobust.errors import InvalidValueError, did_you_mean
+from noiserobust.untrusted import open_file, size_of
 
 SEVERITIES = range(1, 6)
 
@@ -82,8 +84,12 @@ def _load(name: str, default: str, url: str, classes: tuple[str, ...], path: str
 
 
 def _array(file: Path) -> NDArray[Any]:
-    # Mapped: of 150 MB only one severity is read. Pickled objects are refused.
-    try:
-        return np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise InvalidValueError(f"Expected {file} to be a whole .npy file of numbers, but got: {error}") from error
+    # Any exception at all means damage. Pickled objects are refused.
+    with open_file(file, "data") as opened:
+        try:
+            check_memory(size_of(opened), str(file))
+            return read_npy(opened)
+        except InvalidValueError:
+            raise
+        except Exception as error:
+            raise InvalidValueError(f"Expected {file} to be a whole .npy file of numbers, but got: {error}") from error

@@ -17,6 +17,8 @@ from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustE
 from noiserobust.results.files import make_folder, replacing, sha256
 
 TIMEOUT_S = 60
+#: Of a file; the largest of :data:`SOURCES` has 170 MB.
+SIZE_LIMIT = 2**30
 _CHUNK = 1 << 20
 
 
@@ -127,14 +129,17 @@ def _chunks(url: str) -> Iterator[bytes]:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             length = int(response.headers.get("Content-Length") or 0)
             bar = tqdm(desc=url, total=length or None, unit="B", unit_scale=True, disable=None, leave=False)
+            size = 0
             with bar:
                 while chunk := response.read(_CHUNK):
                     bar.update(len(chunk))
-                    length -= len(chunk)
+                    size += len(chunk)
+                    if size > SIZE_LIMIT:
+                        raise ValueError(f"more than {SIZE_LIMIT:,} bytes, which is none of the files it could be")
                     yield chunk
             # Reading in parts ends without an error when the other side hangs up.
-            if length > 0:
-                raise ConnectionError(f"the connection ended {length:,} bytes too early")
+            if size < length:
+                raise ConnectionError(f"the connection ended {length - size:,} bytes too early")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()

@@ -6,7 +6,6 @@ H. Xiao et al., "Fashion-MNIST: a novel image dataset for benchmarking machine l
 
 from __future__ import annotations
 
-import gzip
 import math
 import zlib
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from noiserobust.data.class_names import FASHION_MNIST, MNIST
 from noiserobust.data.download import how_to_get
 from noiserobust.data.places import data_root, missing_data
 from noiserobust.errors import InvalidValueError
+from noiserobust.untrusted import open_file, read_at_most, unpacking
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _UINT8 = 0x08
@@ -95,9 +95,10 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         InvalidValueError: if it is damaged, of another type or number of dimensions, too long or too short, or does not
             fit into memory.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            head = file.read(4 + 4 * ndim)
+    with open_file(path, "data") as packed:
+        file = unpacking(packed, str(path)) if path.suffix == ".gz" else packed
+        try:
+            head = read_at_most(file, 4 + 4 * ndim)
             magic = bytes((0, 0, _UINT8, ndim))
             if head[:4] != magic:
                 raise InvalidValueError(
@@ -109,14 +110,14 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
             shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=4))
             size = math.prod(shape)
             check_memory(size, str(path))
-            content = file.read(size + 1)  # one more, to notice what should not be there
-    except InvalidValueError:
-        raise
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidValueError(f"Expected {path} to be a whole, readable file, but got: {error}") from error
+            content = read_at_most(file, size + 1)  # one more, to notice what should not be there
+        except InvalidValueError:
+            raise
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidValueError(f"Expected {path} to be a whole, readable file, but got: {error}") from error
     if len(content) != size:
         raise InvalidValueError(
             f"Expected {path} to hold {' x '.join(map(str, shape))} = {size} bytes after its header, but got "
             f"{'more' if len(content) > size else len(content)}"
         )
-    return np.frombuffer(bytearray(content), np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -14,7 +14,8 @@ import torch
 
 from noiserobust.data.arrays import ArrayData, check_memory
 from noiserobust.data.resize import ResizeCrop, split_options
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustError
+from noiserobust.untrusted import open_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +56,8 @@ def load_imagefolder(path: str | Path, split: str) -> ArrayData:
         raise InvalidValueError(f"Expected data {root} to be a folder, but it is a file")
     try:
         folder, classes = _find_split(root, split)
+        for name in classes:
+            _check_name(name, folder)
         files = [list(_images(folder / name)) for name in classes]
     except OSError as error:
         raise InvalidValueError(f"Expected data {root} to be readable, but got: {error}") from error
@@ -95,13 +98,31 @@ def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
     return folder, classes
 
 
+def _check_name(name: str, folder: Path) -> None:
+    # Names of classes are written into results.
+    shown = name.encode(errors="backslashreplace").decode()
+    if shown != name:
+        raise InvalidValueError(f"Expected the names of classes in {folder} to be UTF-8, but got {shown}")
+
+
 def _subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _images(folder: Path) -> Iterator[str]:
-    for base, _, names in sorted(os.walk(folder, followlinks=True)):
+    for base, names in sorted(_walk(folder)):
         yield from (os.path.join(base, name) for name in sorted(names) if name.lower().endswith(EXTENSIONS))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    seen = set()
+    for base, _, names in os.walk(folder, followlinks=True):
+        found = os.stat(base)
+        # Links to folders are followed; two that lead back, or to one place, would give an image again and again.
+        if (found.st_dev, found.st_ino) in seen:
+            raise InvalidValueError(f"Expected {folder} to hold every folder once, but {base} is a link to one of them")
+        seen.add((found.st_dev, found.st_ino))
+        yield base, names
 
 
 def _decode(files: list[str], name: str, scale: ResizeCrop | None) -> NDArray[np.uint8]:
@@ -134,7 +155,7 @@ def _read(
 
     # Any exception at all means a bad file: Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with open_file(Path(file), "image") as opened, Image.open(opened, formats=_FORMATS) as image:
             if scale is None and size is not None and image.size != size:
                 raise InvalidValueError(
                     f"Expected all images to have one size, but {first} has {size[0]}x{size[1]} and {file} has "
@@ -144,7 +165,7 @@ def _read(
                 raise InvalidValueError(f"Expected images of 8 bits a channel, but {file} has mode {image.mode!r}")
             rgb = image.convert("RGB")
             return np.asarray(scale(rgb) if scale else rgb)
-    except InvalidValueError:
+    except NoiseRobustError:
         raise
     except Exception as error:
         raise InvalidValueError(f"Expected {file} to be a readable image, but got: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiserobust.data.arrays import ArrayData, check_memory, from_arrays
-from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustError
+from noiserobust.data.npy import PythonObjectsError, read_npy
+from noiserobust.errors import InvalidValueError, NoiseRobustError
+from noiserobust.untrusted import check_expansion, open_file, size_of
 
 Array = NDArray[Any]
 
@@ -28,27 +31,26 @@ def load_npz(path: str | Path, split: str) -> ArrayData:
 
     Raises:
         MissingFileError: if there is no such file.
-        InvalidValueError: if it is damaged, too large, or its arrays are missing or not as described.
+        InvalidValueError: if it is no file, damaged, too large, or its arrays are missing or not as described.
     """
     path = Path(path)
-    if not path.is_file():
-        if path.exists():
-            raise InvalidValueError(f"Expected data {path} to be a file, but it is a folder")
-        raise MissingFileError(f"Expected a data file {path}, but there is none")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-            key_x, key_y = _keys(sizes, path, split)
-            check_memory(sizes[key_x] + sizes[key_y], str(path))
-            x, y = (_array(archive, key, path) for key in (key_x, key_y))
-    except NoiseRobustError:
-        raise
-    except Exception as error:
-        raise InvalidValueError(f"Expected data {path} to be a whole .npz file, but got: {error}") from error
+    with open_file(path, "data") as opened:
+        try:
+            with zipfile.ZipFile(opened) as archive:
+                found = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                key_x, key_y = _keys(found, path, split)
+                size = found[key_x].file_size + found[key_y].file_size
+                check_memory(size, str(path))
+                check_expansion(size, size_of(opened), f"data {path}")
+                x, y = (_array(archive, found[key], key, path) for key in (key_x, key_y))
+        except NoiseRobustError:
+            raise
+        except Exception as error:
+            raise InvalidValueError(f"Expected data {path} to be a whole .npz file, but got: {error}") from error
     return from_arrays(_channels_first(x, f"{path}: {key_x}"), y, f"npz:{path}")
 
 
-def _keys(found: dict[str, int], path: Path, split: str) -> tuple[str, str]:
+def _keys(found: Mapping[str, object], path: Path, split: str) -> tuple[str, str]:
     for prefix in (f"{split}_", ""):
         x, y = f"{prefix}x", f"{prefix}y"
         if x in found and y in found:
@@ -59,19 +61,14 @@ def _keys(found: dict[str, int], path: Path, split: str) -> tuple[str, str]:
     )
 
 
-def _array(archive: zipfile.ZipFile, key: str, path: Path) -> Array:
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, key: str, path: Path) -> Array:
     # Any exception at all means damage: of zip, of zlib, of NumPy's header, or a size that cannot be.
     try:
-        with archive.open(f"{key}.npy") as file:
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
-            # Reading past the end makes zip compare the checksum.
-            file.read(1)
-            return array
+        with archive.open(member) as file:
+            return read_npy(file)
+    except PythonObjectsError as error:
+        raise InvalidValueError(f"Expected array {key!r} of {path} to hold numbers, but it holds {error}") from None
     except Exception as error:
-        if "allow_pickle" in str(error):
-            raise InvalidValueError(
-                f"Expected array {key!r} of {path} to hold numbers, but it holds Python objects, which are not loaded"
-            ) from None
         raise InvalidValueError(f"Expected array {key!r} of {path} to be undamaged, but got: {error}") from error
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noiserobust.errors import InvalidValueError
+from noiserobust.pickles import check_pickle
 
 
 def load_pickled(content: bytes, name: str) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def load_pickled(content: bytes, name: str) -> dict[str, Any]:
         InvalidValueError: if it holds anything else, or is damaged.
     """
     try:
+        check_pickle(content)
         loaded = _Unpickler(content, name).load()
         if not isinstance(loaded, dict):
             raise TypeError(f"a pickled {type(loaded).__name__}")
@@ -71,11 +73,14 @@ class _Kind(_Noted):
     """Stands for the class ``numpy.ndarray``, which is an argument only."""
 
 
-def _bytes(text: str, encoding: str) -> bytes:
-    # How Python 3 writes bytes for Python 2; another encoding would load a codec.
-    if encoding != "latin1":
-        raise ValueError(f"bytes in the encoding {encoding!r}")
-    return text.encode("latin1")
+class _Bytes(_Noted):
+    """Stands for ``_codecs.encode(...)`` and becomes the bytes; a function could be given a state that would stay."""
+
+    def __new__(cls, text: str, encoding: str) -> bytes:  # type: ignore[misc]
+        # How Python 3 writes bytes for Python 2; another encoding would load a codec.
+        if encoding != "latin1":
+            raise ValueError(f"bytes in the encoding {encoding!r}")
+        return text.encode("latin1")
 
 
 _KNOWN: Mapping[tuple[str, str], Any] = MappingProxyType(
@@ -84,7 +89,7 @@ _KNOWN: Mapping[tuple[str, str], Any] = MappingProxyType(
         ("numpy._core.multiarray", "_reconstruct"): _Array,
         ("numpy", "ndarray"): _Kind,
         ("numpy", "dtype"): _Dtype,
-        ("_codecs", "encode"): _bytes,
+        ("_codecs", "encode"): _Bytes,
     }
 )
 

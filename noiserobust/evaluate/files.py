@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,11 @@ def resolve_weights(
     Raises:
         NoiseRobustError: if anything named does not exist, is not valid or does not fit together.
     """
-    files = [read_weights(path) for path in weights]
-    network = build_model(model, model_args or {})
-    for file in files:
-        fit_weights(network, file)  # all are checked before the first is evaluated
+    network, files = build_model(model, model_args or {}), []
+    for path in weights:  # all are checked before the first is evaluated, and no two are in memory at once
+        file = read_weights(path)
+        fit_weights(network, file)
+        files.append(replace(file, state={}))
     subjects = _subjects(files, network, method, root)
     entries = [
         {"file": s.weights, "sha256": w.sha256, "method": s.method, "train_seed": s.train_seed, **_trained(w.metadata)}

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from noiserobust.errors import InvalidValueError, MissingFileError, StateError, did_you_mean
+from noiserobust.errors import InvalidValueError, StateError, did_you_mean
 from noiserobust.models.formats import read_pickle, read_safetensors
-from noiserobust.results.files import sha256, write_atomic
+from noiserobust.results.files import sha256_of, write_atomic
+from noiserobust.untrusted import check_expansion, open_file, size_of, version_of
 
 _PICKLES = (".pt", ".pth", ".th")
 # Keys under which training scripts put the state dict, in order of preference.
@@ -25,6 +26,14 @@ _WRAPPERS = (
 )
 # What DistributedDataParallel (and DataParallel) and torch.compile put in front of every name.
 _PREFIXES = ("module.", "_orig_mod.")
+# All in which each number stands for itself.
+_DTYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64),
+}
+_MOST_WRAPPERS = 8  # one may contain itself
 _SHOWN = 3
 
 
@@ -56,30 +65,34 @@ def read_weights(path: str | Path) -> Weights:
 
     Raises:
         MissingFileError: if there is no such file.
-        InvalidValueError: if it is a folder, empty, damaged, of another kind, carries code, holds no tensors, or
-            holds sparse, complex, quantised or non-finite ones.
+        InvalidValueError: if it is a folder or a pipe, empty, damaged, of another kind, carries code, changes while it
+            is read, holds no tensors, or holds sparse, complex, quantised or non-finite ones, or ones without values.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InvalidValueError(f"Expected weights {path} to be a file, but it is a folder")
-    try:
-        digest, size = sha256(path), path.stat().st_size
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a weights file {path}, but there is none") from None
-    except OSError as error:
-        raise InvalidValueError(f"Expected weights {path} to be readable, but got: {error.strerror}") from None
-    suffix = path.suffix.lower()
-    if suffix not in (".safetensors", *_PICKLES):
-        raise InvalidValueError(
-            f"Expected weights {path} to end in .safetensors, {', '.join(_PICKLES)}, but got {suffix or 'no ending'!r}"
-        )
-    if not size:
-        raise InvalidValueError(f"Expected weights {path} to hold tensors, but the file is empty (0 bytes)")
-    content, metadata = (
-        read_safetensors(path) if suffix == ".safetensors" else (read_pickle(path.read_bytes(), path), {})
-    )
-    state = _without_prefixes(_checked(_unwrapped(content, path), str(path)))
-    return Weights(path, state, metadata, digest)
+    with open_file(path, "weights") as file:
+        version, size = version_of(file), size_of(file)
+        suffix = path.suffix.lower()
+        if suffix not in (".safetensors", *_PICKLES):
+            raise InvalidValueError(
+                f"Expected weights {path} to end in .safetensors, {', '.join(_PICKLES)}, but got "
+                f"{suffix or 'no ending'!r}"
+            )
+        if not size:
+            raise InvalidValueError(f"Expected weights {path} to hold tensors, but the file is empty (0 bytes)")
+        try:
+            digest = sha256_of(file)
+            content, metadata = read_safetensors(path) if suffix == ".safetensors" else (read_pickle(file, path), {})
+            if version_of(path) != version:
+                raise InvalidValueError(
+                    f"Expected weights {path} to stay as they are while they are read, but they changed"
+                )
+        except OSError as error:
+            raise InvalidValueError(f"Expected weights {path} to be readable, but got: {error.strerror}") from None
+    state = _unwrapped(content, path)
+    tensors = (value for value in state.values() if isinstance(value, Tensor))
+    # A tensor may use one number of a file many times over.
+    check_expansion(sum(tensor.numel() * tensor.itemsize for tensor in tensors), size, f"weights {path}")
+    return Weights(path, _without_prefixes(_checked(state, str(path))), metadata, digest)
 
 
 def fit_weights(model: nn.Module, weights: Weights) -> None:
@@ -169,28 +182,30 @@ def write_weights(
 
 
 def _unwrapped(content: object, path: Path) -> Mapping[object, object]:
-    while isinstance(content, Mapping):
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(content, Mapping):
+            raise InvalidValueError(
+                f"Expected weights {path} to hold a mapping from names to tensors, but got {type(content).__name__}"
+            )
         wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if wrapper is None:
             return content
         content = content[wrapper]
-    raise InvalidValueError(
-        f"Expected weights {path} to hold a mapping from names to tensors, but got {type(content).__name__}"
-    )
+    raise InvalidValueError(f"Expected weights {path} to be wrapped in at most {_MOST_WRAPPERS} mappings, but got more")
 
 
 def _checked(state: Mapping[object, object] | Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     if not any(isinstance(value, Tensor) for value in state.values()):
-        found = f" (keys: {', '.join(map(repr, islice(state, 5)))})" if state else ""
+        found = f" (keys: {', '.join(map(_named, islice(state, 5)))})" if state else ""
         raise InvalidValueError(f"Expected weights {where} to hold tensors, but there are none{found}")
     tensors = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise InvalidValueError(
-                f"Expected weights {where} to map names to tensors only, but {name!r} is of type {type(value).__name__}"
+                f"Expected weights {where} to map names to tensors only, but {_named(name)} is of type "
+                f"{type(value).__name__}"
             )
-        if value.layout != torch.strided or value.is_complex() or value.is_quantized:
-            kind = "complex" if value.is_complex() else "quantised" if value.is_quantized else "sparse"
+        if kind := _unfit(value):
             raise InvalidValueError(
                 f"Expected weights {where} to be dense real tensors, but `{name}` is {kind} ({value.dtype})"
             )
@@ -198,6 +213,30 @@ def _checked(state: Mapping[object, object] | Mapping[str, Tensor], where: str) 
             raise InvalidValueError(f"Expected weights {where} to be finite, but `{name}` holds NaN or infinity")
         tensors[name] = value.detach()
     return tensors
+
+
+def _named(name: object) -> str:
+    """Return a key as errors show it, however large it is."""
+    return repr(name) if isinstance(name, str) or (isinstance(name, int) and abs(name) < 2**63) else type(name).__name__
+
+
+def _unfit(tensor: Tensor) -> str | None:
+    """Return what a tensor is in place of numbers in memory, or None."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.dtype not in _DTYPES:
+        return "of a packed type"
+    try:
+        empty = tensor.is_meta or (tensor.numel() > 0 and not tensor.data_ptr())
+    except RuntimeError:  # a subclass's tensor that only stands for others
+        empty = True
+    return "without values" if empty else None
 
 
 def _finite(tensor: Tensor) -> bool:

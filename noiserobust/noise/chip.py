@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,24 +12,25 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from typing_extensions import Self
 
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError, check_integer
 from noiserobust.noise.base import Noise, check_weight
 from noiserobust.noise.crossbar import Programmed, program, read
 from noiserobust.noise.layout import FILTERS, FilterView
 from noiserobust.noise.profiles import Profile, parse_profile
 from noiserobust.noise.sites import Site
 from noiserobust.noise.timed import TimedNoise
-from noiserobust.results.files import make_folder, read_json, sha256, write_atomic, write_errors, write_json
+from noiserobust.results.files import make_folder, read_json, write_atomic, write_errors, write_json
 from noiserobust.results.manifest import environment
 from noiserobust.rng import Stream
 from noiserobust.times import SECONDS, format_time, parse_time
+from noiserobust.untrusted import open_file, size_of
 
 TENSORS = "chip-{}.safetensors"  # of a hash
 MANIFEST = "manifest.json"
+ORIGIN = ("seed", "train_seed", "draw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,17 +146,19 @@ class Chip(TimedNoise):
         described = {key: manifest.get(key) for key in ("profile", "overrides", "origin", "tensors")}
         if _digest(described) != manifest.get("sha256"):
             raise InvalidValueError(f"Expected {path / MANIFEST} to be as it was written, but its hash differs")
-        file = path / TENSORS.format(str(described["tensors"])[:16])
-        if not file.is_file():
-            raise MissingFileError(f"Expected a file {file}, but there is none")
-        if sha256(file) != described["tensors"]:
+        if not re.fullmatch("[0-9a-f]{64}", str(described["tensors"])):  # it is part of a file's name
+            raise InvalidValueError(f"Expected `tensors` of {path / MANIFEST} to be a SHA-256, but it is not")
+        file = path / TENSORS.format(described["tensors"][:16])
+        with open_file(file, "chip") as opened:
+            content = opened.read(size_of(opened))
+        if hashlib.sha256(content).hexdigest() != described["tensors"]:
             raise InvalidValueError(f"Expected {file} to be the file of its manifest, but its hash differs")
         try:
             profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])
-            origin = {key: int(manifest["origin"][key]) for key in ("seed", "train_seed", "draw")}
+            origin = {key: check_integer(key, manifest["origin"][key], minimum=0) for key in ORIGIN}
             t = parse_time(manifest["t"] if t is None else t)
-            programmed = _parts(profile, safetensors.torch.load_file(file))
-        except (KeyError, TypeError, ValueError, SafetensorError) as error:
+            programmed = _parts(profile, safetensors.torch.load(content))
+        except Exception as error:  # any at all: anybody can write a manifest and its hash
             raise InvalidValueError(f"Expected {path} to hold a chip, but got: {error}") from None
         return cls(profile, programmed, origin, t)
 
@@ -178,6 +182,8 @@ def _digest(described: Mapping[str, Any]) -> str:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    if (folder / MANIFEST).exists():
+        open_file(folder / MANIFEST, "chip").close()  # a pipe would be waited for
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("kind") != "chip" or manifest.get("schema_version") != 1:
         raise InvalidValueError(f"Expected {folder / MANIFEST} to be that of a chip, but it is not")
@@ -185,8 +191,27 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _parts(profile: Profile, tensors: Mapping[str, Tensor]) -> dict[str, Programmed]:
+    """Return the weights of a chip by name, each with all parts that one of the profile has, of the same shapes."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, part = key.rpartition("/")
         found.setdefault(name, {})[part] = value
+        if value.dtype != torch.float32 or not torch.isfinite(value).all():
+            raise InvalidValueError(f"Expected {key} to be finite numbers of float32, but it is not")
+    if not found:
+        raise InvalidValueError("Expected at least one weight, but there is none")
+    # What it is like, from a weight of one number.
+    like = program(profile, torch.zeros(1, 1), Stream(0)).state
+    for name, parts in found.items():
+        matrix = parts.get("weight", torch.empty(0)).shape
+        shapes = {"weight": matrix, **{part: (*state.shape[:-2], *matrix) for part, state in like.items()}}
+        if (
+            len(matrix) != 2
+            or 0 in matrix
+            or {part: tuple(t.shape) for part, t in parts.items()}
+            != {part: tuple(shape) for part, shape in shapes.items()}
+        ):
+            raise InvalidValueError(
+                f"Expected {name} to have the parts {', '.join(shapes)} of one shape, but it has not"
+            )
     return {name: Programmed(profile, parts.pop("weight"), parts) for name, parts in found.items()}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
 
@@ -103,10 +103,11 @@ def read_json(path: Path) -> Any:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits."""
     with path.open("rb") as file:
-        return _digest(file)
+        return sha256_of(file)
 
 
-def _digest(file: Any) -> str:
+def sha256_of(file: IO[bytes]) -> str:
+    """Return the SHA-256 of an open file, from where it stands to its end, as hexadecimal digits."""
     digest = hashlib.sha256()
     while chunk := file.read(1 << 20):
         digest.update(chunk)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 
 from noiserobust.errors import InvalidValueError
+from noiserobust.models.formats import read_pickle
 from noiserobust.results.files import write_atomic
+from noiserobust.untrusted import open_file
 
 CHECKPOINT_FILE = ".checkpoint.pt"
 
@@ -34,11 +34,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InvalidValueError: if it is something else.
     """
     try:
-        with ZipFile(path) as archive:
-            if archive.testzip() is not None:  # torch does not look at the checksums itself
-                raise not_a_checkpoint(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
+        with open_file(path, "checkpoint") as file:
+            state = read_pickle(file, path)
+    except (InvalidValueError, OSError) as error:
         raise not_a_checkpoint(path) from error
     if not isinstance(state, dict) or not {"trainer", "epochs"} <= state.keys():
         raise not_a_checkpoint(path)
