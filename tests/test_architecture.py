@@ -12,18 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables", "yamlfile"}
+GROUND = {"errors", "config", "times", "callables", "textfile", "yamlfile"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
-    "yamlfile": {"errors"},
+    "textfile": {"errors"},
+    "yamlfile": {"errors", "textfile"},
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},
     "stats": {"errors"},
-    "results": {"errors", "stats"},
+    "results": {"errors", "stats", "textfile"},
     "executors": {"errors", "threads", "results"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},

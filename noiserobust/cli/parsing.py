@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from noiserobust.cli.printing import one_line
 from noiserobust.config import Scalar, TrainConfig
 from noiserobust.errors import InvalidValueError, did_you_mean, unknown_name
 
@@ -163,8 +164,3 @@ def model_args(pairs: Sequence[str]) -> dict[str, Scalar]:
         except yaml.YAMLError:
             raise InvalidValueError(f"Expected `model-args` to give {key} a value, but got {value!r}") from None
     return arguments
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks."""
-    return " ".join(text.split())

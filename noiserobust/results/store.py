@@ -26,6 +26,7 @@ from noiserobust.results.schema import (
     SCHEMA_VERSION,
     SUMMARY_FILE,
 )
+from noiserobust.textfile import read_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -228,19 +229,20 @@ def finished_rows(folder: Path, configuration: Mapping[str, Any]) -> list[Row]:
 def known(folder: Path, key: str) -> Any:
     """Return what the manifest of a folder says under a key; None if it says nothing."""
     path = folder / MANIFEST_FILE
-    return read_json(path).get(key) if path.exists() else None
+    manifest = read_json(path) if path.exists() else {}
+    return manifest.get(key) if isinstance(manifest, dict) else None
 
 
 def _parse(path: Path) -> Iterator[Row]:
     if not path.exists():
         return
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InvalidValueError(f"Expected {path} to be a readable UTF-8 file, but got: {error}") from None
     is_journal = path.name == JOURNAL_FILE
     try:
-        lines = list(csv.reader(StringIO(text, newline="")))
+        lines = list(csv.reader(StringIO(text, newline=""), strict=not is_journal))
     except csv.Error as error:
         raise InvalidValueError(f"Expected {path} to be comma-separated values, but got: {error}") from None
     if not is_journal:
@@ -267,6 +269,8 @@ def _row(cells: list[str]) -> Row:
     if len(cells) not in _DTYPES:
         raise ValueError
     row = {name: casts[kind](cell) for (name, kind), cell in zip(_DTYPES[len(cells)].items(), cells, strict=True)}
+    if not math.isfinite(row["level"]) or not all(abs(v) < 1 << 63 for v in row.values() if isinstance(v, int)):
+        raise ValueError
     if row["n_examples"] < 1 or not row["n_examples"] <= row.get("of_examples", row["n_examples"]):
         raise ValueError
     if not 0 <= row.get("sampling_std", 0.0) < math.inf:
