@@ -28,11 +28,22 @@ def read_yaml(path: Path) -> Any:
     wanted = "to be YAML of plain data in UTF-8"
     text = read_text(path, wanted, at_most=_LARGEST)
     try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InvalidValueError(f"Expected {path} {wanted}, but got: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain data that a text in YAML stands for.
+
+    Raises:
+        ValueError: as :func:`read_yaml` raises; the message says what is wrong.
+    """
+    try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML lets errors of Python's own pass: 2021-13-45 is a ValueError, `!!bool x` a KeyError.
-        reason = " ".join(str(error).split())
-        raise InvalidValueError(f"Expected {path} {wanted}, but got: {reason}") from None
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -90,7 +101,7 @@ class _Loader(yaml.SafeLoader):
             if anchor in self._anchors_open:
                 raise yaml.YAMLError(f"&{anchor} inside itself")
             return super().compose_node(parent, index)
-        if len(self._anchors_open) > _DEEPEST:
+        if len(self._anchors_open) >= _DEEPEST:
             raise yaml.YAMLError(f"values in each other, more than {_DEEPEST} deep{event.start_mark}")
         self._anchors_open.append(anchor)
         try:

@@ -50,11 +50,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # a terminal, a pipe: nothing to be replaced
-        with write_errors(path), path.open("wb") as file:
+        with write_errors(path), open(path, "wb", opener=_open_at_once) as file:
+            os.set_blocking(file.fileno(), True)
             file.write(data)
         return
     with write_errors(path), replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody reads is an error, and not waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 @contextmanager

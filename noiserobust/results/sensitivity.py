@@ -98,7 +98,7 @@ def read_sensitivity(folder: str | Path) -> Sensitivity:
     layers = _read(path, SENSITIVITY_DTYPES, {"condition": CONDITIONS})
     _check_layers(layers, path)
     digital = Path(folder) / DIGITAL_FILE
-    return Sensitivity(layers, _read(digital, DIGITAL_DTYPES, {"kind": KINDS}) if digital.is_file() else None)
+    return Sensitivity(layers, _read(digital, DIGITAL_DTYPES, {"kind": KINDS}) if digital.exists() else None)
 
 
 def _read(path: Path, dtypes: dict[str, str], choices: dict[str, Sequence[str]]) -> pd.DataFrame:
