@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test slow lint bench clean
+.PHONY: help setup demo test slow fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
 	@echo "make test   formatting, types and tests (a few minutes)"
 	@echo "make slow   the tests that take minutes each"
+	@echo "make fuzz   coverage-guided fuzzing of the readers of files (four minutes)"
 	@echo "make bench  benchmarks, as ratios within one run"
 	@echo "make clean  remove the virtual environment and what tools left behind"
 
@@ -40,6 +41,11 @@ test: lint
 
 slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+# Atheris is no part of the environment, as it has no wheels for some systems; on those this fails.
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/fuzz/test_fuzz_guided.py
 
 bench: $(READY)
 	$(BIN)/python experiments/benchmarks/run.py

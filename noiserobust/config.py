@@ -341,6 +341,8 @@ class TrainConfig:
         check_integer("seed", self.seed, minimum=0)
         check_number("label_smoothing", self.label_smoothing, minimum=0)
         check_number("held_out", self.held_out, minimum=0)
+        if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 for sign in self.label or ""):
+            raise InvalidValueError(f"Expected `label` to be a name without control characters, but got {self.label!r}")
         for name, share in (("label_smoothing", self.label_smoothing), ("held_out", self.held_out)):
             if share >= 1:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")

@@ -8,7 +8,13 @@ from typing import Any
 
 import yaml
 
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError
+from noiserobust.textfile import read_text
+
+_LARGEST = 1 << 20  # bytes: PyYAML takes seconds for it
+_MOST_VALUES = 200_000  # with those of anchors written out wherever they are named
+_DEEPEST = 64
+_LARGEST_INTEGER = 1000  # digits: Python writes no more than 4300
 
 
 def read_yaml(path: Path) -> Any:
@@ -16,18 +22,28 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         MissingFileError: if there is no such file.
-        InvalidValueError: if it is not UTF-8 YAML of plain data, or a key occurs twice in one place.
+        InvalidValueError: if it is not UTF-8 YAML of plain data, a key occurs twice in one place, or it stands for more
+            than a file of settings does: values without end by anchors, lists in lists, integers of many digits.
+    """
+    wanted = "to be YAML of plain data in UTF-8"
+    text = read_text(path, wanted, at_most=_LARGEST)
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise InvalidValueError(f"Expected {path} {wanted}, but got: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the plain data that a text in YAML stands for.
+
+    Raises:
+        ValueError: as :func:`read_yaml` raises; the message says what is wrong.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except OSError as error:
-        raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
+        return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         # PyYAML lets errors of Python's own pass: 2021-13-45 is a ValueError, `!!bool x` a KeyError.
-        reason = " ".join(str(error).split())
-        raise InvalidValueError(f"Expected {path} to be YAML of plain data in UTF-8, but got: {reason}") from None
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -52,7 +68,12 @@ def _kind(content: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that occurs twice, and an anchor inside itself."""
+    """Refuses a key that occurs twice, an anchor inside itself, and what would stand for too much."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._anchors_open: list[str | None] = []
+        self._sizes: dict[int, int] = {}  # of nodes, by id: how many values they stand for
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
@@ -66,20 +87,34 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        # Hexadecimal ones have no limit of Python's own, and then no one could say what they are.
+        if node.tag == "tag:yaml.org,2002:int" and len(str(value)) > _LARGEST_INTEGER:
+            raise yaml.YAMLError(f"an integer of {len(value)} digits{node.start_mark}")
+        return value
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
         anchor = event.anchor
         if isinstance(event, yaml.AliasEvent):
-            if anchor in self._open:
+            if anchor in self._anchors_open:
                 raise yaml.YAMLError(f"&{anchor} inside itself")
             return super().compose_node(parent, index)
-        self._open.append(anchor)
+        if len(self._anchors_open) >= _DEEPEST:
+            raise yaml.YAMLError(f"values in each other, more than {_DEEPEST} deep{event.start_mark}")
+        self._anchors_open.append(anchor)
         try:
-            return super().compose_node(parent, index)
+            node = super().compose_node(parent, index)
         finally:
-            self._open.pop()
+            self._anchors_open.pop()
+        self._sizes[id(node)] = size = 1 + sum(self._sizes[id(part)] for part in _parts(node))
+        if size > _MOST_VALUES:
+            raise yaml.YAMLError(f"more than {_MOST_VALUES:,} values{event.start_mark}")
+        return node
 
-    @property
-    def _open(self) -> list[str | None]:
-        stack: list[str | None] = self.__dict__.setdefault("_anchors_open", [])
-        return stack
+
+def _parts(node: yaml.Node | None) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

@@ -12,20 +12,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables", "yamlfile", "untrusted", "pickles"}
+GROUND = {"errors", "config", "times", "callables", "textfile", "yamlfile", "untrusted", "pickles"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
-    "yamlfile": {"errors"},
+    "textfile": {"errors"},
+    "yamlfile": {"errors", "textfile"},
     "untrusted": {"errors"},
     "pickles": set(),
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},
     "stats": {"errors"},
-    "results": {"errors", "stats"},
+    "results": {"errors", "stats", "textfile"},
     "executors": {"errors", "threads", "results"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},

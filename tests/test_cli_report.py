@@ -242,7 +242,7 @@ def _twice(text: str) -> str:
     [
         (_twice, "to have each draw once, but got"),
         (lambda text: text.rpartition(",accuracy,")[0] + ",accuracy,150.0,1000\n", "to be percentages, but got 150"),
-        (lambda text: text.replace(",0.2,2,", f",0.2,{'9' * 26},"), "to have numbers of 64 bits"),
+        (lambda text: text.replace(",0.2,2,", f",0.2,{'9' * 26},"), "to be a row of draws, but got"),
     ],
     ids=["two values", "150 percent", "26 digits"],
 )

@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from io import TextIOWrapper
 
 from jsonargparse import ArgumentParser
@@ -24,7 +25,8 @@ from noiserobust.cli.evaluate import (
     merge,
 )
 from noiserobust.cli.figures import add_figures, figures
-from noiserobust.cli.parsing import one_line, parse
+from noiserobust.cli.parsing import parse
+from noiserobust.cli.printing import Visible, error_line
 from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.report import add_compare, add_report, compare, report
 from noiserobust.cli.sweep import add_sweep, sweep
@@ -65,17 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
-        parser = _parser()
-        settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
-        if settings.verb is None:
-            parser.print_help()
-        else:
-            _VERBS[settings.verb][1](settings[settings.verb])
-        sys.stdout.flush()
+        with redirect_stdout(Visible(sys.stdout)):
+            parser = _parser()
+            settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
+            if settings.verb is None:
+                parser.print_help()
+            else:
+                _VERBS[settings.verb][1](settings[settings.verb])
+            sys.stdout.flush()
     except NoiseRobustError as error:
         if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
             return BAD_INPUT
-        print(f"noiserobust: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"noiserobust: error: {error_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         kept = (

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from noiserobust.cli.printing import one_line
 from noiserobust.config import Scalar, TrainConfig
 from noiserobust.errors import InvalidValueError, did_you_mean, unknown_name
 
@@ -30,7 +30,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     Raises:
         InvalidValueError: if they are not valid.
     """
-    arguments = _with_known_dashes(arguments, parser)
+    arguments = list(_with_config_apart(_with_known_dashes(arguments, parser)))
     for before, path in pairwise(arguments):
         if before.startswith("--") and path == "":
             raise InvalidValueError(f"Expected `{before}` to be followed by a value, but got ''")
@@ -88,6 +88,13 @@ def _check_config(path: Path) -> None:
     if isinstance(arguments, dict) and not all(isinstance(name, str) for name in arguments):
         raise InvalidValueError(f"Expected `model_args` of {path} to have names as keys, but got {arguments!r}")
     _check_groups(settings, TrainConfig, f" of {path}")
+
+
+def _with_config_apart(arguments: list[str]) -> Iterator[str]:
+    """Yield the arguments with ``--config FILE`` for ``--config=FILE``."""
+    for argument in arguments:
+        option, equals, path = argument.partition("=")
+        yield from (option, path) if option == "--config" and equals else (argument,)
 
 
 def _with_config_first(arguments: list[str]) -> list[str]:
@@ -153,18 +160,15 @@ def _subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:
 
 def model_args(pairs: Sequence[str]) -> dict[str, Scalar]:
     """Return arguments of a model given as ``name=value``; values are read as in YAML."""
+    from noiserobust.yamlfile import parse_yaml
+
     arguments: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise InvalidValueError(f"Expected `model-args` to be of the form name=value, but got {pair!r}")
         try:
-            arguments[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            arguments[key] = parse_yaml(value)
+        except ValueError:
             raise InvalidValueError(f"Expected `model-args` to give {key} a value, but got {value!r}") from None
     return arguments
-
-
-def one_line(text: str) -> str:
-    """Return a text without line breaks."""
-    return " ".join(text.split())

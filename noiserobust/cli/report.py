@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.cli.printing import visible
 from noiserobust.errors import InvalidValueError, check_choice
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
@@ -60,7 +61,7 @@ def compare(settings: Namespace) -> None:
     found = compare_folders(settings.folders, settings.baseline, apart=settings.apart)
     text = write_comparison(found, settings.format)
     for note in found.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(visible(f"note: {note}"), file=sys.stderr)
     if settings.out is None:
         print(text)
         return

@@ -21,6 +21,7 @@ from noiserobust.progress import progress_bar
 from noiserobust.results.files import make_folder, write_atomic
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import ResultFolder
+from noiserobust.results.tabular import read_text_table
 
 PARTS = "parts"
 """Folder for the tables of single weights, within that for the results."""
@@ -150,12 +151,14 @@ def _read(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
     casts: dict[str, Callable[[str], Any]] = {"float64": lambda cell: float(cell or "nan"), "int64": int}
     try:
         # As text: pandas has rounded numbers in other ways in other versions.
-        text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        text = read_text_table(path, "to be what was written there")
         if list(text) != list(dtypes):
             raise ValueError(f"the columns {', '.join(map(str, text))}")
         columns = {name: list(map(casts.get(kind, str), text[name])) for name, kind in dtypes.items()}
         frame: pd.DataFrame = pd.DataFrame(columns).astype(dict(dtypes))
-    except (OSError, ValueError) as error:
+    except InvalidValueError:
+        raise
+    except (ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise InvalidValueError(f"Expected {path} to be what was written there, but got: {reason}") from None
     return frame

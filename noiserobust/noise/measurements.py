@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from noiserobust.errors import InvalidValueError, MissingFileError, check_choice, did_you_mean
+from noiserobust.errors import InvalidValueError, check_choice, did_you_mean
 from noiserobust.results.files import sha256
+from noiserobust.textfile import read_cells
 from noiserobust.times import SECONDS, parse_time
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
 
 MICROSIEMENS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 """Units of conductance; by these names in headers and flags."""
 
 _LARGEST = 1e12  # of any number, in its unit
+_Column = list[tuple[int, str]]
+"""The number of each line of the file with its cell."""
+
 _COLUMNS = ("target", "measured", "time", "device")
 
 
@@ -63,77 +64,54 @@ def read_measurements(path: Path, unit: str | None = None, time_unit: str | None
         MissingFileError: if there is no such file.
         InvalidValueError: if a column or a unit is missing or unknown, or a number is none or out of range.
     """
-    import pandas as pd
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines with more fields than the header
-            # Nothing is left out: lines are counted for errors, and NA may be the name of a device.
-            table = pd.read_csv(
-                path,
-                skipinitialspace=True,
-                compression=None,
-                index_col=False,
-                dtype=str,
-                skip_blank_lines=False,
-                keep_default_na=False,
-            )
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, pd.errors.ParserWarning):
-            reason = "lines with more fields than the first line, which should be the header"
-        raise InvalidValueError(f"Expected {path} to be a CSV file with a header, but got: {reason}") from None
-    table = table[(table != "").any(axis=1)] if len(table.columns) > 1 else table
-    found = {}
-    for column in table.columns:
-        name, _, own = str(column).strip().lower().partition("_")
+    header, lines = read_cells(path, "to be a CSV file with a header", lenient=True)
+    lines = [(number, cells) for number, cells in lines if len(header) == 1 or any(cells)]
+    found: dict[str, tuple[_Column, str]] = {}
+    for column in header:
+        name, _, own = column.strip().lower().partition("_")
         if name not in _COLUMNS or name in found:
             near = did_you_mean(name, _COLUMNS)
             raise InvalidValueError(
                 f"Expected the columns of {path} to be target, measured, time and device, each once, but got "
-                f"{str(column)!r}{near}"
+                f"{column!r}{near}"
             )
-        found[name] = (column, own)
+        place = len(found)
+        found[name] = ([(number, cells[place]) for number, cells in lines], own)
     if missing := [name for name in _COLUMNS[:3] if name not in found]:
         raise InvalidValueError(
             f"Expected {path} to have the columns target, measured and time, separated by commas, but {missing[0]} is "
-            f"missing from {', '.join(map(str, table.columns))!r}"
+            f"missing from {', '.join(header)!r}"
         )
-    if not len(table):
+    if not lines:
         raise InvalidValueError(f"Expected {path} to hold measurements, but it has a header only")
-    target, measured = (
-        _conductances(path, table[found[name][0]], name, found[name][1] or unit) for name in _COLUMNS[:2]
-    )
+    target, measured = (_conductances(path, found[name][0], name, found[name][1] or unit) for name in _COLUMNS[:2])
     if (target < 0).any():
         raise InvalidValueError(f"Expected targets in {path} to be >= 0, but got {target.min():g} µS")
-    times = _times(path, table[found["time"][0]], found["time"][1] or time_unit)
+    times = _times(path, found["time"][0], found["time"][1] or time_unit)
     device = None
     if "device" in found:
-        names = table[found["device"][0]]
-        if (names == "").any():
-            line = int(names.index[names == ""][0]) + 2
-            raise InvalidValueError(f"Expected device in line {line} of {path} to be a name, but got nothing")
-        device = names.to_numpy(dtype=str)
+        for line, text in found["device"][0]:
+            if not text:
+                raise InvalidValueError(f"Expected device in line {line} of {path} to be a name, but got nothing")
+        device = np.array([text for _, text in found["device"][0]], dtype=str)
     return Measurements(target, measured, times, device, path.name, sha256(path))
 
 
-def _conductances(path: Path, column: pd.Series[Any], name: str, unit: str | None) -> NDArray[np.float64]:
+def _conductances(path: Path, column: _Column, name: str, unit: str | None) -> NDArray[np.float64]:
     if unit is None:
         raise InvalidValueError(
             f"Expected the unit of {name} in {path} in its header, such as {name}_us, or by `--unit`, but got none"
         )
     factor = MICROSIEMENS[check_choice(f"unit of {name}", unit, MICROSIEMENS)]
-    return np.array([_number(path, line, name, text) for line, text in _lines(column)]) * factor
+    return np.array([_number(path, line, name, text) for line, text in column]) * factor
 
 
-def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.float64]:
+def _times(path: Path, column: _Column, unit: str | None) -> NDArray[np.float64]:
     """Return times; a number has the unit of the column, a text such as ``1h`` its own."""
     factor = None if unit is None else SECONDS[check_choice("unit of time", unit, SECONDS)]
 
-    def seconds(line: int, text: object) -> float:
-        if isinstance(text, str) and text.strip()[-1:].isalpha() and "inf" not in text and "nan" not in text.lower():
+    def seconds(line: int, text: str) -> float:
+        if text.strip()[-1:].isalpha() and "inf" not in text and "nan" not in text.lower():
             try:
                 return parse_time(text)
             except InvalidValueError:
@@ -151,17 +129,12 @@ def _times(path: Path, column: pd.Series[Any], unit: str | None) -> NDArray[np.f
             )
         return number * factor
 
-    return np.array([seconds(line, text) for line, text in _lines(column)])
+    return np.array([seconds(line, text) for line, text in column])
 
 
-def _lines(column: pd.Series[Any]) -> Iterator[tuple[int, object]]:
-    """Yield the line of the file and the text of each cell."""
-    return ((row + 2, text) for row, text in zip(column.index.tolist(), column, strict=True))
-
-
-def _number(path: Path, line: int, name: str, text: object) -> float:
+def _number(path: Path, line: int, name: str, text: str) -> float:
     try:
-        number = float(text) if isinstance(text, str) else math.nan
+        number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or abs(number) > _LARGEST:

@@ -56,7 +56,7 @@ _MAY_BE_EMPTY = {"level", "value", "standard_error"}
 
 
 def read_diagnostics(path: Path) -> pd.DataFrame:
-    """Read the ``diagnostics.csv`` of one train seed.
+    """Read the ``diagnostics.csv`` of one train seed; rows that are there twice count once.
 
     Raises:
         MissingFileError: if there is none.
@@ -67,8 +67,9 @@ def read_diagnostics(path: Path) -> pd.DataFrame:
     frame = read_table(path, DIAGNOSTICS_DTYPES, "the diagnostics of a training", may_be_empty=_MAY_BE_EMPTY)
     unknown = set(frame["quantity"]) - set(QUANTITIES)
     if unknown:
-        raise InvalidValueError(f"Expected the quantities of {path} to be known ones, but got {sorted(unknown)[0]}")
+        raise InvalidValueError(f"Expected the quantities of {path} to be known ones, but got {sorted(unknown)[0]!r}")
     other = sorted(set(frame["split"]) - set(SPLITS))
     if other:
         raise InvalidValueError(f"Expected the splits of {path} to be {' or '.join(SPLITS)}, but got {other[0]!r}")
-    return frame
+    once: pd.DataFrame = frame.drop_duplicates(ignore_index=True)
+    return once

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -23,10 +24,18 @@ def to_csv(frame: pd.DataFrame) -> str:
     for name in safe:
         if not pd.api.types.is_numeric_dtype(safe[name]):
             safe[name] = [harmless(value) for value in safe[name]]
-    # A carriage return that is not quoted would begin a line of its own, and with it perhaps a formula.
-    quoted = any("\r" in value for name in safe for value in safe[name] if isinstance(value, str))
-    text: str = safe.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if quoted else csv.QUOTE_MINIMAL)
+    text: str = safe.to_csv(index=False, quoting=quoting(value for name in safe for value in safe[name]))
     return text
+
+
+def quoting(cells: Iterable[Any]) -> Literal[0, 2]:
+    """Return how cells have to be quoted, for a writer of comma-separated values.
+
+    A carriage return that is not quoted would begin a line of its own, and with it perhaps a formula; writers do not
+    see it where lines end otherwise.
+    """
+    returns = any("\r" in cell for cell in cells if isinstance(cell, str))
+    return csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
 
 
 def harmless(value: Any) -> Any:

@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
+from noiserobust.errors import InvalidValueError, OutputError
+from noiserobust.textfile import read_text
+
+_LARGEST_JSON = 1 << 26  # bytes
+_DEEPEST = 64
 
 
 @contextmanager
@@ -46,11 +50,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # a terminal, a pipe: nothing to be replaced
-        with write_errors(path), path.open("wb") as file:
+        with write_errors(path), open(path, "wb", opener=_open_at_once) as file:
+            os.set_blocking(file.fileno(), True)
             file.write(data)
         return
     with write_errors(path), replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody reads is an error, and not waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
 @contextmanager
@@ -84,20 +94,40 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file of ours.
 
     Raises:
         MissingFileError: if there is no such file.
-        InvalidValueError: if it is not JSON.
+        InvalidValueError: if it is not JSON, a name occurs twice in one place, a number is none that we write, or it is
+            nested too deep for those who compare and write what was read.
     """
+    text = read_text(path, "to hold JSON", at_most=_LARGEST_JSON)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except OSError as error:
-        raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
+        content = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        _check_depth(content)
     except (ValueError, RecursionError) as error:
         raise InvalidValueError(f"Expected {path} to hold JSON, but got: {error}") from None
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
+
+
+def _check_depth(content: object) -> None:
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [v for x in level if isinstance(x, (dict, list)) for v in (x.values() if isinstance(x, dict) else x)]
+    if level:
+        raise ValueError(f"lists and objects in each other, more than {_DEEPEST} deep")
 
 
 def sha256(path: Path) -> str:

@@ -80,7 +80,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
         or not isinstance(manifest.get("configuration"), dict)
     ):
         raise InvalidValueError(f"Expected {folder} to hold an evaluation, but its {MANIFEST_FILE} is not that of one")
+    _check_manifest(folder, manifest)
     return manifest
+
+
+def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise unless a manifest says what it takes to count draws."""
+    configuration = manifest["configuration"]
+    levels, draws = configuration.get("levels"), configuration.get("draws")
+    said = {
+        "environment": isinstance(manifest.get("environment"), dict),
+        "settled": isinstance(manifest.get("settled", {}), dict),
+        "configuration.levels": isinstance(levels, list) and all(isinstance(v, (int, float)) for v in levels),
+        "configuration.draws": isinstance(draws, int),
+        "configuration.weights": isinstance(configuration.get("weights"), list),
+        "configuration.metrics": isinstance(configuration.get("metrics", []), list),
+    }
+    for name, valid in said.items():
+        if not valid:
+            raise InvalidValueError(f"Expected the manifest of {folder} to have a valid `{name}`, but it has not")
 
 
 def _check_same(folder: Path, manifest: dict[str, Any], other: Path, others: dict[str, Any]) -> None:

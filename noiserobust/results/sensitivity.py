@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.results.tabular import read_text_table
 
 SENSITIVITY_FILE, DIGITAL_FILE = "sensitivity.csv", "digital.csv"
 
@@ -97,15 +98,11 @@ def read_sensitivity(folder: str | Path) -> Sensitivity:
     layers = _read(path, SENSITIVITY_DTYPES, {"condition": CONDITIONS})
     _check_layers(layers, path)
     digital = Path(folder) / DIGITAL_FILE
-    return Sensitivity(layers, _read(digital, DIGITAL_DTYPES, {"kind": KINDS}) if digital.is_file() else None)
+    return Sensitivity(layers, _read(digital, DIGITAL_DTYPES, {"kind": KINDS}) if digital.exists() else None)
 
 
 def _read(path: Path, dtypes: dict[str, str], choices: dict[str, Sequence[str]]) -> pd.DataFrame:
-    try:  # as text: a layer may be called NA
-        text = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, ValueError) as error:  # what pandas raises for bytes and lines that are no table is a ValueError
-        reason = " ".join(str(error).split())
-        raise InvalidValueError(f"Expected {path} to be comma-separated values, but got: {reason}") from None
+    text = read_text_table(path, "to be comma-separated values")
     if list(text) != list(dtypes):
         raise InvalidValueError(
             f"Expected {path} to have the columns {', '.join(dtypes)}, but got {', '.join(map(str, text)) or 'none'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
-from noiserobust.results.export import to_csv
+from noiserobust.results.export import quoting, to_csv
 from noiserobust.results.files import make_folder, read_json, remove_left_over, write_atomic, write_errors, write_json
 from noiserobust.results.lock import LOCK_FILE, FolderLock
 from noiserobust.results.schema import (
@@ -26,6 +26,7 @@ from noiserobust.results.schema import (
     SCHEMA_VERSION,
     SUMMARY_FILE,
 )
+from noiserobust.textfile import read_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -160,7 +161,7 @@ class DrawStore(ResultFolder):
             if file.tell() and not _ends_with_newline(journal):
                 # A torn line left by an earlier kill is cut off: ended, it could pass for a whole one.
                 file.truncate(journal.read_bytes().rfind(b"\n") + 1)
-            file.write(_csv_line(row[c] for c in _DTYPES[len(row)]).encode())
+            file.write(_csv_line([row[c] for c in _DTYPES[len(row)]]).encode())
             file.flush()
             os.fsync(file.fileno())
         self._rows.append(row)
@@ -168,7 +169,7 @@ class DrawStore(ResultFolder):
     def finish(self, summary: pd.DataFrame) -> None:
         """Write ``draws.csv``, in the order of its key, and ``summary.csv``; remove the journal."""
         draws = as_frame(self._rows)
-        write_atomic(self.path / DRAWS_FILE, draws.to_csv(index=False))
+        write_atomic(self.path / DRAWS_FILE, draws_csv(draws))
         write_atomic(self.path / SUMMARY_FILE, to_csv(summary))
         with write_errors(self.path):
             (self.path / JOURNAL_FILE).unlink(missing_ok=True)
@@ -182,6 +183,13 @@ def as_frame(rows: Iterable[Row]) -> pd.DataFrame:
     frame = with_sampling(frame) if sampled else frame
     ordered: pd.DataFrame = frame.sort_values(DRAW_KEY, kind="stable", ignore_index=True)
     return ordered
+
+
+def draws_csv(draws: pd.DataFrame) -> str:
+    """Return the content of a ``draws.csv``, names as they are."""
+    names = (name for column, kind in DRAW_DTYPES.items() if kind == "str" for name in draws[column])
+    text: str = draws.to_csv(index=False, quoting=quoting(names))
+    return text
 
 
 def with_sampling(draws: pd.DataFrame) -> pd.DataFrame:
@@ -228,19 +236,20 @@ def finished_rows(folder: Path, configuration: Mapping[str, Any]) -> list[Row]:
 def known(folder: Path, key: str) -> Any:
     """Return what the manifest of a folder says under a key; None if it says nothing."""
     path = folder / MANIFEST_FILE
-    return read_json(path).get(key) if path.exists() else None
+    manifest = read_json(path) if path.exists() else {}
+    return manifest.get(key) if isinstance(manifest, dict) else None
 
 
 def _parse(path: Path) -> Iterator[Row]:
     if not path.exists():
         return
     try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InvalidValueError(f"Expected {path} to be a readable UTF-8 file, but got: {error}") from None
     is_journal = path.name == JOURNAL_FILE
     try:
-        lines = list(csv.reader(StringIO(text, newline="")))
+        lines = list(csv.reader(StringIO(text, newline=""), strict=not is_journal))
     except csv.Error as error:
         raise InvalidValueError(f"Expected {path} to be comma-separated values, but got: {error}") from None
     if not is_journal:
@@ -267,6 +276,8 @@ def _row(cells: list[str]) -> Row:
     if len(cells) not in _DTYPES:
         raise ValueError
     row = {name: casts[kind](cell) for (name, kind), cell in zip(_DTYPES[len(cells)].items(), cells, strict=True)}
+    if not math.isfinite(row["level"]) or not all(abs(v) < 1 << 63 for v in row.values() if isinstance(v, int)):
+        raise ValueError
     if row["n_examples"] < 1 or not row["n_examples"] <= row.get("of_examples", row["n_examples"]):
         raise ValueError
     if not 0 <= row.get("sampling_std", 0.0) < math.inf:
@@ -274,9 +285,9 @@ def _row(cells: list[str]) -> Row:
     return row
 
 
-def _csv_line(cells: Iterable[Any]) -> str:
+def _csv_line(cells: Sequence[Any]) -> str:
     buffer = StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(list(cells))
+    csv.writer(buffer, lineterminator="\n", quoting=quoting(cells)).writerow(cells)
     return buffer.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ import pandas as pd
 from noiserobust.errors import InvalidValueError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import MANIFEST_FILE
+from noiserobust.results.tabular import read_text_table
 
 METRICS_FILE = "metrics.csv"
 
 _NEEDED = ("epoch", "steps", "train_loss", "held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds")
+_COUNTS = ("epoch", "steps", "passes")
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,37 @@ def read_trainings(folder: Path) -> list[TrainingRun]:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    metrics = read_text_table(path, "to hold the epochs of a training")
     try:
-        metrics = pd.read_csv(path)
         missing = [c for c in _NEEDED if c not in metrics]
         if missing:
             raise ValueError(f"no column {missing[0]}")
-        numbers = [c for c in (*_NEEDED, "passes") if c in metrics and c != "best"]
-        metrics[numbers] = metrics[numbers].apply(pd.to_numeric)
-    except (OSError, ValueError) as error:
+        for name in (c for c in metrics if c != "best"):
+            metrics[name] = _numbers(str(name), metrics[name])
+        if not metrics["best"].isin(("True", "False")).all():
+            raise ValueError("neither True nor False in best")
+        metrics["best"] = metrics["best"].eq("True")
+        epochs = metrics["epoch"].tolist()
+        if epochs != sorted(set(epochs)):
+            raise ValueError("epochs that do not follow each other")
+    except ValueError as error:
         raise InvalidValueError(f"Expected {path} to hold the epochs of a training, but got: {error}") from None
     return metrics
+
+
+def _numbers(name: str, cells: pd.Series[Any]) -> pd.Series[Any]:
+    """Return text as numbers, of columns that are not ours only if they are some; those that count are finite."""
+    known = name in (*_NEEDED, *_COUNTS)
+    try:
+        numbers = pd.Series([float(cell or "nan") for cell in cells], index=cells.index, dtype="float64")
+    except ValueError:
+        if known:
+            raise
+        return cells
+    counts = name in _COUNTS and (name != "passes" or numbers.notna().all())
+    if counts and ((numbers % 1 != 0) | (numbers.abs() > 1e15)).any():  # not a number too
+        raise ValueError(f"no integer in {name}")
+    if name in ("train_loss", "seconds") and not numbers.abs().lt(math.inf).all():
+        raise ValueError(f"no finite number in {name}")
+    whole: pd.Series[Any] = numbers.astype("int64") if counts else numbers
+    return whole

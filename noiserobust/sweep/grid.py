@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from itertools import product
@@ -11,6 +12,8 @@ from noiserobust.errors import InvalidValueError
 
 Point = dict[str, Any]
 """What sets one training apart: values by dotted key, in the order in which they are set."""
+
+_MOST = 100_000  # points of a product: ten lists of ten would fill the memory first
 
 _SPEAK_FOR_THEMSELVES = ("method.name", "model", "method.noise.name", "method.noise.level", "method.rho")
 
@@ -36,6 +39,8 @@ def expand(grid: Any) -> list[Point]:
                 f"Expected `grid` to be settings, `name: [value, ...]`, or a list of such, but got {block!r}"
             )
         axes = dict(_axes(block))
+        if math.prod(map(len, axes.values())) > _MOST:
+            raise InvalidValueError(f"Expected `grid` to have at most {_MOST:,} points, but its lists make more")
         points += [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     return points
 

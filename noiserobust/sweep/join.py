@@ -15,6 +15,7 @@ from noiserobust.results.export import to_csv
 from noiserobust.results.files import make_folder, write_atomic, write_json
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import DRAWS_FILE, MANIFEST_FILE, SCHEMA_VERSION, SUMMARY_FILE
+from noiserobust.results.store import draws_csv
 from noiserobust.results.summary import summarize
 from noiserobust.results.trainings import read_trainings
 from noiserobust.sweep.grid import in_words
@@ -52,7 +53,7 @@ def join_jobs(sweep: Sweep, out: Path, states: Mapping[str, State]) -> Joined:
     trained = [training_folder(out, name) for name in finished]
     gathered = gather([*evaluated, *trained])
     table = job_table(sweep, out, states)
-    write_atomic(folder / DRAWS_FILE, gathered.draws.to_csv(index=False))
+    write_atomic(folder / DRAWS_FILE, draws_csv(gathered.draws))
     write_atomic(folder / SUMMARY_FILE, to_csv(summarize(gathered.draws)))
     write_atomic(folder / TABLE_FILE, to_csv(table))
     manifest = {"schema_version": SCHEMA_VERSION, "kind": KIND, "configuration": sweep.describe()}

@@ -32,7 +32,7 @@ def test_what_was_written_is_read_and_an_overflowed_loss_is_empty(tmp_path: Path
 @pytest.mark.parametrize(
     ("frame", "said"),
     [
-        (rows(quantity="luck"), "quantities .* known ones, but got luck"),
+        (rows(quantity="luck"), "quantities .* known ones, but got 'luck'"),
         (rows(split="test"), "splits .* train or held-out, but got 'test'"),
         (rows(value="high"), "could not convert"),
         (rows(epoch=""), "could not convert|no number in epoch"),

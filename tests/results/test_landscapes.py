@@ -54,7 +54,7 @@ def test_one_direction_has_no_y_and_a_loss_may_be_infinite(tmp_path: Path):
         (points(value="nan"), "no number in value"),
         (points(value=-np.inf), "`value` .* finite numbers, or inf where a loss explodes"),
         (points(metric="accuracy", value=np.inf), "`value` .* finite numbers, or inf where a loss explodes"),
-        (points(value=""), "could not convert"),
+        (points(value=""), "no number in value"),
         (points(value="high"), "could not convert"),
         (points(y=[0.0, np.nan, 0.0, 1.0]), "`y` .* empty for all points of a landscape or none"),
         (points(y=0.0), "distinct, but got x = -1, y = 0 twice for '007'"),

@@ -1,0 +1,48 @@
+"""What is spoiled is refused in our voice, or read: nothing else comes out of a reader."""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noiserobust.errors import NoiseRobustError
+
+HARDENING = Path(__file__).parents[2] / "experiments" / "hardening"
+sys.path.insert(0, str(HARDENING))
+
+from mutations import kinds_of  # noqa: E402
+from readers import READERS  # noqa: E402
+
+# Those that render pictures or train take their time; the harness has them.
+QUICK = ["compare, interrupted", "merge", "profiles show", "evaluate, continued", "evaluate --noise"]
+QUICK += [name for name in READERS if name.startswith("read_")]
+
+
+@pytest.mark.parametrize("number", [3, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", QUICK)
+def test_a_spoiled_file_is_refused_or_read(name, number, tmp_path):
+    reader = READERS[name]
+
+    @settings(max_examples=number, deadline=None, derandomize=True)
+    @given(st.randoms(use_true_random=False), st.data())
+    def check(rng: random.Random, data: st.DataObject) -> None:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        reader.make(folder)
+        for _ in range(data.draw(st.integers(1, 2))):
+            path = data.draw(st.sampled_from(reader.files(folder) or [folder / "none"]))
+            kinds = {kind: spoil for kind, spoil in kinds_of(path).items() if kind != "pipe in its place"}
+            try:
+                kinds[data.draw(st.sampled_from(sorted(kinds)))](path, rng)
+            except (ValueError, LookupError, OSError, AttributeError):
+                continue  # spoiled already, so that it is no JSON or text to change
+        with suppress(NoiseRobustError):
+            reader.read(folder, folder / "out")
+
+    check()

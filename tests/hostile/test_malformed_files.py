@@ -1,0 +1,87 @@
+"""Malformed files for all readers, through the command line where that is the reader; and faults that are seen."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+HARDENING = Path(__file__).parents[2] / "experiments" / "hardening"
+sys.path.insert(0, str(HARDENING))
+
+from malformed import ACCEPTED, OUTCOMES, REFUSED, Case, judged, plan, run, write  # noqa: E402
+from readers import READERS  # noqa: E402
+
+
+def wrong(cases: list[Case]) -> list[Case]:
+    return [case for case in cases if case.outcome not in (REFUSED, ACCEPTED)]
+
+
+def test_some_malformed_files_of_each_reader_are_refused_or_harmless(tmp_path):
+    cases = list(run(plan(100), 0, str(tmp_path), workers=1))
+    assert sorted(case.number for case in cases) == list(range(100))
+    assert wrong(cases) == []
+    assert len({case.reader for case in cases}) > 20
+    assert sum(case.outcome == REFUSED for case in cases) > 50
+
+
+@pytest.mark.slow
+def test_many_malformed_files_are_refused_or_harmless(tmp_path):
+    cases = list(run(plan(1000), 1, str(tmp_path), workers=2))
+    assert wrong(cases) == []
+    assert {case.reader for case in cases} == set(READERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_spoiled_was_valid_before(name, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    READERS[name].make(folder)
+    assert READERS[name].files(folder)
+    assert judged(READERS[name].read, folder, tmp_path / "out") == (ACCEPTED, "")
+
+
+def test_faults_are_seen(tmp_path):
+    """A traceback, an early exit, a death, a hang and a stray file are told from a refusal; others are read on."""
+    items = plan(16, module="planted_readers")
+    cases = list(run(items, 0, str(tmp_path / "home"), workers=2, seconds=2.0, module="planted_readers"))
+    found = Counter((case.reader, case.outcome) for case in cases)
+    assert found == {
+        ("refuses", "refused"): 2,
+        ("reads", "accepted"): 2,
+        ("raises", "traceback"): 2,
+        ("exits", "traceback"): 2,
+        ("dies", "traceback"): 2,
+        ("waits", "hang"): 2,
+        ("strays", "stray"): 2,
+        ("changes", "stray"): 2,
+    }
+    write(cases, tmp_path / "out")
+    with (tmp_path / "out" / "figures.csv").open(newline="") as file:
+        *_, total = csv.DictReader(file)
+    assert [total[k] for k in ("inputs", "refused", "accepted", "tracebacks", "hangs", "strays")] == [
+        "16",
+        "2",
+        "2",
+        "6",
+        "2",
+        "4",
+    ]
+    assert "ZeroDivisionError" in (tmp_path / "out" / "figures.md").read_text()
+    assert len(OUTCOMES) == 5
+
+
+def test_the_same_seed_makes_the_same_files(tmp_path):
+    names = ["read_filters", "read_landscape"]
+    first, second = (
+        {
+            (c.number, c.kind, c.outcome, c.said.replace(str(tmp_path), "")[-60:])
+            for c in run(plan(20, names), seed, str(tmp_path), workers=1)
+        }
+        for seed in (5, 5)
+    )
+    assert first == second
