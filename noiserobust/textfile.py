@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import stat
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-from noiserobust.errors import InvalidValueError, MissingFileError
+from noiserobust.errors import InvalidValueError
+from noiserobust.untrusted import open_file
 
 LARGEST = 1 << 29
 """Bytes of a file that is read whole: about five million rows of draws."""
@@ -28,19 +28,11 @@ def read_bytes(path: Path, at_most: int = LARGEST) -> bytes:
         MissingFileError: if there is no such file.
         InvalidValueError: if it is a folder, a pipe or a device, is larger or cannot be read.
     """
-    try:
-        mode = path.stat().st_mode  # before it is opened: a pipe would wait for its other end
-        if stat.S_ISREG(mode):
-            with path.open("rb") as file:
-                content = file.read(at_most + 1)
-    except FileNotFoundError:
-        raise MissingFileError(f"Expected a file {path}, but there is none") from None
-    except (OSError, ValueError) as error:  # a ValueError for a name that holds a NUL
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidValueError(f"Expected {path} to be readable, but got: {reason}") from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise InvalidValueError(f"Expected {path} to be readable, but got: {kind}")
+    with open_file(path) as file:
+        try:
+            content = file.read(at_most + 1)
+        except OSError as error:
+            raise InvalidValueError(f"Expected {path} to be readable, but got: {error.strerror}") from None
     if len(content) > at_most:
         raise InvalidValueError(f"Expected {path} to have at most {at_most:,} bytes, but it has more")
     return content

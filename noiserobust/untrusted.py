@@ -16,12 +16,12 @@ EXPANSION, FLOOR = 100, 2**30
 _CHUNK = 1 << 20
 
 
-def open_file(path: Path, what: str) -> BinaryIO:
+def open_file(path: Path, what: str = "") -> BinaryIO:
     """Open a file for reading; never wait for the other end of a pipe, never read from a device.
 
     Args:
         path: the file, or a link to it.
-        what: what it holds, as errors call it: ``weights``, ``data``.
+        what: what it holds, as errors call it: ``weights``, ``data``; by default nothing is said of it.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -29,20 +29,21 @@ def open_file(path: Path, what: str) -> BinaryIO:
             could not be written into results.
     """
     shown = str(path).encode(errors="backslashreplace").decode()
+    named = f"{what} {shown}".lstrip()
     if shown != str(path):
-        raise InvalidValueError(f"Expected the name of {what} {shown} to be UTF-8, but it is not")
+        raise InvalidValueError(f"Expected the name of {named} to be UTF-8, but it is not")
     try:
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - it is the caller's
     except FileNotFoundError:
-        raise MissingFileError(f"Expected a {what} file {path}, but there is none") from None
+        raise MissingFileError(f"Expected a {f'{what} file'.lstrip()} {path}, but there is none") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         if isinstance(error, IsADirectoryError) or os.path.isdir(path):
-            raise InvalidValueError(f"Expected {what} {path} to be a file, but it is a folder") from None
+            raise InvalidValueError(f"Expected {named} to be a file, but it is a folder") from None
         reason = getattr(error, "strerror", None) or error
-        raise InvalidValueError(f"Expected {what} {path} to be readable, but got: {reason}") from None
+        raise InvalidValueError(f"Expected {named} to be readable, but got: {reason}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise InvalidValueError(f"Expected {what} {path} to be a file, but it is a pipe or a device")
+        raise InvalidValueError(f"Expected {named} to be a file, but it is a pipe or a device")
     return file
 
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
-    "textfile": {"errors"},
+    "textfile": {"errors", "untrusted"},
     "yamlfile": {"errors", "textfile"},
     "untrusted": {"errors"},
     "pickles": set(),

@@ -279,7 +279,7 @@ def test_only_files_are_read_and_nothing_is_waited_for(results, tmp_path, name, 
         "device": lambda: path.symlink_to("/dev/zero"),
     }
     make[kind]()
-    with pytest.raises(InvalidValueError, match="to be readable, but got: a"):
+    with pytest.raises(InvalidValueError, match="to be a file, but it is a"):
         merge_folders([results], tmp_path / "out")
 
 

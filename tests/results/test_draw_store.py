@@ -255,7 +255,7 @@ def test_draws_that_are_no_text_are_an_error(tmp_path: Path) -> None:
         as_frame(read_rows(tmp_path))
     (tmp_path / "draws.csv").unlink()
     (tmp_path / "draws.csv").mkdir()
-    with pytest.raises(InvalidValueError, match="readable"):
+    with pytest.raises(InvalidValueError, match="to be a file, but it is a folder"):
         as_frame(read_rows(tmp_path))
 
 
