@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables", "yamlfile"}
+GROUND = {"errors", "config", "times", "callables", "yamlfile", "memory"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
     "times": {"errors"},
     "callables": {"errors"},
     "yamlfile": {"errors"},
+    "memory": {"errors"},
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},
