@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "callables": {"errors"},
     "yamlfile": {"errors"},
     "memory": {"errors"},
+    "endings": set(),
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
-    "executors": {"errors", "threads", "results"},
+    "executors": {"errors", "endings", "threads", "results"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
@@ -43,7 +44,20 @@ MAY_IMPORT = {
     "tune": GROUND
     | {"rng", "noise", "results", "models", "train", "evaluate", "diagnose", "executors", "progress", "sweep"},
     "cli": GROUND
-    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"}
+    | {"endings"}
+    | {
+        "endings",
+        "noise",
+        "progress",
+        "models",
+        "results",
+        "executors",
+        "train",
+        "evaluate",
+        "diagnose",
+        "report",
+        "demo",
+    }
     | {"sweep", "tune"},
 }
 
