@@ -33,6 +33,10 @@ class StateError(NoiseRobustError, RuntimeError):
     """A call came at a moment at which it makes no sense."""
 
 
+class OutOfMemoryError(NoiseRobustError, MemoryError):
+    """Memory is too small, however little is done at a time."""
+
+
 class MissingDependencyError(NoiseRobustError, ImportError):
     """An optional package is needed and not installed."""
 

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "noiserobust"
 
-GROUND = {"errors", "config", "times", "callables", "textfile", "yamlfile", "untrusted", "pickles"}
+GROUND = {"errors", "config", "times", "callables", "textfile", "yamlfile", "untrusted", "pickles", "memory"}
 MAY_IMPORT = {
     "errors": set(),
     "config": {"errors"},
@@ -22,12 +22,14 @@ MAY_IMPORT = {
     "yamlfile": {"errors", "textfile"},
     "untrusted": {"errors"},
     "pickles": set(),
+    "memory": {"errors"},
+    "endings": set(),
     "threads": set(),
     "progress": set(),
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats", "textfile"},
-    "executors": {"errors", "threads", "results"},
+    "executors": {"errors", "endings", "threads", "results"},
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
@@ -45,7 +47,20 @@ MAY_IMPORT = {
     "tune": GROUND
     | {"rng", "noise", "results", "models", "train", "evaluate", "diagnose", "executors", "progress", "sweep"},
     "cli": GROUND
-    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"}
+    | {"endings"}
+    | {
+        "endings",
+        "noise",
+        "progress",
+        "models",
+        "results",
+        "executors",
+        "train",
+        "evaluate",
+        "diagnose",
+        "report",
+        "demo",
+    }
     | {"sweep", "tune"},
 }
 

@@ -12,6 +12,7 @@ from noiserobust.errors import (
     MissingDependencyError,
     MissingFileError,
     NoiseRobustError,
+    OutOfMemoryError,
     OutputError,
     StateError,
     check_choice,
@@ -28,6 +29,7 @@ from noiserobust.errors import (
         (InvalidValueError, ValueError),
         (MissingFileError, FileNotFoundError),
         (OutputError, OSError),
+        (OutOfMemoryError, MemoryError),
         (StateError, RuntimeError),
         (MissingDependencyError, ImportError),
     ],
@@ -39,7 +41,7 @@ def test_every_error_is_ours_and_of_its_built_in_kind(error, kind):
 
 def test_no_error_class_lacks_a_built_in_kind():
     classes = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, NoiseRobustError)]
-    assert len(classes) == 6
+    assert len(classes) == 7
     assert all(len(e.__bases__) == 2 for e in classes if e is not NoiseRobustError)
 
 

@@ -32,9 +32,11 @@ from noiserobust.cli.report import add_compare, add_report, compare, report
 from noiserobust.cli.sweep import add_sweep, sweep
 from noiserobust.cli.train import add_train, train
 from noiserobust.cli.tune import add_tune, tune
+from noiserobust.endings import Ended, endings
 from noiserobust.errors import NoiseRobustError
+from noiserobust.memory import first_line, out_of_memory
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, BAD_INPUT = 0, 2
 
 _VERBS = {
     "demo": (add_demo, demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
@@ -55,6 +57,7 @@ _VERBS = {
 }
 
 
+@endings()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -62,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        Exit status: 0 done, 2 bad input or usage, 130 interrupted. A fault of ours is an exception (status 1).
+        Exit status: 0 done, 2 bad input or usage, 130 interrupted, 143 or 129 terminated. A fault of ours is an
+        exception (status 1).
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
@@ -80,14 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         print(f"noiserobust: error: {error_line(error)}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         kept = (
             ""
             if list(sys.argv[1:] if argv is None else argv)[:1] in (["profiles"], ["report"], ["compare"], ["figures"])
             else "; what is finished is kept, the same command goes on from there"
         )
-        print(f"noiserobust: interrupted{kept}", file=sys.stderr)
-        return INTERRUPTED
+        end = stop if isinstance(stop, Ended) else Ended()
+        print(f"noiserobust: {end.said}{kept}", file=sys.stderr)
+        return end.status
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise
@@ -97,6 +102,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return DONE
         print(
             f"noiserobust: error: Expected to be able to write the output, but got: {error.strerror}", file=sys.stderr
+        )
+        return BAD_INPUT
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        print(
+            f"noiserobust: error: Expected memory to be large enough, but got: {one_line(first_line(error))}",
+            file=sys.stderr,
         )
         return BAD_INPUT
     return DONE

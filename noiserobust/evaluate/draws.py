@@ -17,6 +17,7 @@ from noiserobust.evaluate.folding import FoldedNetwork
 from noiserobust.evaluate.forward import Around, Forward
 from noiserobust.evaluate.networks import Network
 from noiserobust.evaluate.plan import Level, Plan, Subject
+from noiserobust.memory import out_of_memory
 from noiserobust.noise.base import Noise, chip_stream
 from noiserobust.noise.sites import Site, find_sites
 from noiserobust.noise.timed import TimedNoise
@@ -71,7 +72,7 @@ class Draws:
 
     def on_chip(
         self, which: int, noise: Noise | None, draw: int, drawn: Iterable[Drawn] | None = None
-    ) -> AbstractContextManager[tuple[Network, Around]]:
+    ) -> AbstractContextManager[tuple[Network, Around | None]]:
         """Return a context with the network of one of the subjects on a chip, and what to put around each batch.
 
         Args:
@@ -97,7 +98,14 @@ class Draws:
 
     def _taken(self, job: Job) -> list[Drawn] | None:
         ahead, self._ahead = self._ahead, None
-        return ahead[1].result() if ahead and ahead[0] == job else None
+        if not ahead or ahead[0] != job:
+            return None
+        try:
+            return ahead[1].result()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            return None  # there was no room beside the chip before: it is drawn now
 
     def _stream(self, which: int, draw: int) -> Stream:
         return chip_stream(self.plan.seed, self.subjects[which].train_seed, draw)
@@ -153,12 +161,12 @@ class _Ready:
     @contextmanager
     def on_chip(
         self, noise: Noise | None, stream: Stream, drawn: Iterable[Drawn] | None
-    ) -> Iterator[tuple[Network, Around]]:
+    ) -> Iterator[tuple[Network, Around | None]]:
         """Put the network on a chip for the time of the block."""
         forward, network, sites = self.forward, self.network, self.sites
         if self.analog:
             with self.analog.on_chip(noise, stream) as tiles:
-                yield forward.network(tiles), _nothing
+                yield forward.network(tiles), _nothing  # random numbers of the periphery depend on the batches
             return
         if self.plan.reads == "batch" and isinstance(noise, TimedNoise):
             yield network, _reading(network, noise.on_chip(sites, stream), sites, stream)
@@ -166,7 +174,7 @@ class _Ready:
         calibrated = self.calibrator.calibrated(forward.autocast) if self.calibrator and noise else nullcontext()
         changes = drawn or (noisy_weights(sites, noise, stream) if noise else ())
         with network.on(changes), calibrated:
-            yield network, _nothing
+            yield network, None
 
     @property
     def draws_ahead(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +17,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from noiserobust.data.arrays import ArrayData, from_arrays
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, OutOfMemoryError
 from noiserobust.evaluate.metrics import METRICS, Metric, batch_sums
 from noiserobust.evaluate.networks import Network, as_it_is, fastest
+from noiserobust.memory import first_line, give_back, out_of_memory
 from noiserobust.models.scores import class_scores, kind_of, outputs
 from noiserobust.noise.sites import Site
 from noiserobust.rng import Stream
+
+_log = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 Batch = tuple[Any, Any]
 """Inputs, a tensor or a dictionary of arguments, and targets."""
@@ -53,6 +60,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+@dataclass
+class Room:
+    """How many examples fit into memory at a time, as far as is known.
+
+    Args:
+        examples: no more than these; infinite as long as memory has not been short.
+    """
+
+    examples: float = math.inf
+
+
 @dataclass(frozen=True)
 class Forward:
     """Runs networks over one data set and measures their outputs.
@@ -65,6 +83,7 @@ class Forward:
         batch_size: examples a pass through the network, for arrays; by default 100.
         metrics: what is measured.
         at_most: after how many examples a loader is left, at the end of a batch; by default after all.
+        room: what is known of memory; shared by the copies that :func:`dataclasses.replace` makes.
     """
 
     data: ArrayData | DataLoader[Any]
@@ -74,6 +93,7 @@ class Forward:
     batch_size: int | None = None
     metrics: tuple[Metric, ...] = (METRICS["accuracy"],)
     at_most: int | None = None
+    room: Room = field(default_factory=Room, compare=False, repr=False)
 
     def place(self, model: nn.Module, *, own: bool = False) -> nn.Module:
         """Return a model in evaluation mode, on the device, convolutions channels-last: a copy unless it is our own."""
@@ -86,24 +106,31 @@ class Forward:
         """Return a placed model as it is run: with sites, the noisy weights, the fastest way; else as it is."""
         if not sites:
             return as_it_is(model, self.precision)
-        return fastest(model, sites, self.precision, self._few)
+        return self._fitting(lambda: fastest(model, sites, self.precision, self._few))
 
-    def measure(self, network: Network, around: Around = lambda batch: nullcontext()) -> tuple[dict[str, float], int]:
+    def measure(self, network: Network, around: Around | None = None) -> tuple[dict[str, float], int]:
         """Return the value of each metric by name, and the number of examples.
+
+        Where memory is short, batches are halved until they fit, and stay so.
 
         Args:
             network: from :meth:`network`.
-            around: returns a context for the pass of each batch, counted from 0.
+            around: returns a context for the pass of each batch, counted from 0; the results then depend on the size of
+                batches, which stays as it is.
 
         Raises:
             InvalidValueError: if the data do not fit the model, or the model's outputs a metric.
+            OutOfMemoryError: if not even one example fits into memory.
         """
+        return self._fitting(lambda: self._measured(network, around), may_halve=around is None)
+
+    def _measured(self, network: Network, around: Around | None) -> tuple[dict[str, float], int]:
         sums: list[tuple[Tensor, Tensor]] = []
         undefined, examples = torch.zeros((), dtype=torch.int64, device=self.device), 0
         classifies = any(metric.classifies for metric in self.metrics)
         with torch.inference_mode(), network.precision(), self._same_randomness():
             for number, (x, y) in enumerate(self._stored_batches()):
-                with around(number):
+                with around(number) if around else nullcontext():
                     output = outputs(network, self._prepared(x, network.dtype))
                 if classifies:
                     scores = class_scores(output, y)
@@ -130,7 +157,11 @@ class Forward:
 
         Raises:
             InvalidValueError: if the data do not fit the model, or a value is not finite.
+            OutOfMemoryError: if not even one of them fits into memory.
         """
+        return self._fitting(lambda: self._each(network, value, examples))
+
+    def _each(self, network: Network, value: Callable[[Tensor, Tensor], Tensor], examples: Tensor) -> Tensor:
         assert isinstance(self.data, ArrayData)
         everything = torch.equal(examples, torch.arange(len(self.data)))  # not copied
         chosen = self if everything else replace(self, data=self.data.subset(examples))
@@ -179,11 +210,45 @@ class Forward:
                     digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return {"sha256": digest.hexdigest(), "n_examples": total}
 
+    @property
+    def _at_a_time(self) -> int:
+        """Examples a pass, of arrays."""
+        return int(min(self.batch_size or 100, self.room.examples))
+
+    def _fitting(self, run: Callable[[], ResultT], *, may_halve: bool = True) -> ResultT:
+        """Return what a function returns; where memory is short for it, it is run again with batches half as large."""
+        while True:
+            try:
+                return run()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                short = first_line(error)
+            # Here, where the error and the tensors of its frames are gone.
+            give_back()
+            self._halve(short, may_halve)
+
+    def _halve(self, short: str, may_halve: bool) -> None:
+        if isinstance(self.data, DataLoader):
+            raise OutOfMemoryError(
+                f"Expected a batch of the loader to fit into the memory of {self.device}, but got: {short}; give the "
+                "DataLoader a smaller `batch_size`"
+            )
+        size = self._at_a_time
+        if not may_halve or size == 1:
+            what = "one example at a time" if size == 1 else f"`batch_size` {size}, on which the results depend,"
+            raise OutOfMemoryError(f"Expected {what} to fit into the memory of {self.device}, but got: {short}")
+        self.room.examples = size // 2
+        _log.warning(
+            "memory of %s is short for batches of %d, going on with %d: %s", self.device, size, size // 2, short
+        )
+
     def _few(self, dtype: torch.dtype) -> list[Any]:
         """Return batches of the first inputs, on the device."""
         with self._same_randomness():
             x, _ = next(iter(self._stored_batches()))
-        return [self._prepared(_first(x, n), dtype) for n in (32, 3)]
+        most = self._at_a_time
+        return [self._prepared(_first(x, n), dtype) for n in (min(32, most), min(3, most))]
 
     def _same_randomness(self) -> AbstractContextManager[Any]:
         # A loader that shuffles or augments has to do the same for every chip, or comparisons are not paired.
@@ -205,7 +270,7 @@ class Forward:
     def _stored_batches(self) -> Iterable[Batch]:
         if isinstance(self.data, DataLoader):
             return map(_pair, self.data)
-        size = self.batch_size or 100  # split, not indexed: views cost nothing
+        size = self._at_a_time  # split, not indexed: views cost nothing
         return zip(self.data.x.split(size), self.data.y.split(size), strict=True)
 
 

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from noiserobust.callables import load_callable, names_callable, source_sha256
 from noiserobust.errors import InvalidValueError, unknown_name
+from noiserobust.memory import out_of_memory
 
 Sums = tuple[Any, Any]
 """Sum and count of a batch: numbers or tensors of one shape."""
@@ -164,6 +165,8 @@ def batch_sums(metric: Metric, output: Any, target: Any) -> tuple[Tensor, Tensor
     except InvalidValueError:
         raise
     except Exception as error:  # it may fail in any way
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InvalidValueError(
             f"Expected metric {metric.name} to return sum and count of a batch, but it failed: {reason}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from noiserobust.evaluate.folding import NORMS, FoldedNetwork
+from noiserobust.memory import out_of_memory
 from noiserobust.noise.sites import Site
 from noiserobust.perturb import Change, displaced
 
@@ -117,9 +118,9 @@ def fastest(model: nn.Module, sites: Sequence[Site], precision: str, few: Few) -
 def _folded(model: nn.Module, sites: Sequence[Site], dtype: torch.dtype) -> Network | None:
     try:
         folded = FoldedNetwork(model, sites, dtype)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a forward may be any Python, and so may be what tracing it raises
+    except Exception as error:  # a forward may be any Python, and so may be what tracing it raises
+        if out_of_memory(error):
+            raise
         return None
     return Network(folded, f"traced, {folded.norms} normalisations folded", dtype)
 
@@ -129,9 +130,9 @@ def _outputs(network: Network, few: Few) -> Tensor | None:
     try:
         with torch.inference_mode(), network.precision():
             outputs = [network(x) for x in few(network.dtype)]
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # it will fail again, and be reported, where it is run on the data
+    except Exception as error:  # it will fail again, and be reported, where it is run on the data
+        if out_of_memory(error):
+            raise
         return None
     tensors = [getattr(output, "logits", output) for output in outputs]
     return torch.cat([t.float().flatten() for t in tensors]) if all(isinstance(t, Tensor) for t in tensors) else None

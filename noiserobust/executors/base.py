@@ -17,6 +17,8 @@ ResultT = TypeVar("ResultT")
 TRIES = 3
 """How often a job is begun whose worker dies."""
 
+DIED = "its worker died each time; memory may have been short, for which systems kill, and fewer `workers` need less"
+
 
 class FailedJobsError(NoiseRobustError, RuntimeError):
     """Some jobs could not be done; the others were."""

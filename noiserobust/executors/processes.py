@@ -19,8 +19,10 @@ from typing import Any
 
 import cloudpickle
 
+from noiserobust.endings import without_ctrl_c
 from noiserobust.errors import NoiseRobustError, OutputError
 from noiserobust.executors.base import (
+    DIED,
     TRIES,
     Executor,
     FailedJobsError,
@@ -71,7 +73,8 @@ class Processes(Executor):
                         while len(running) < most and queue:
                             job = queue.take()
                             try:
-                                future = pool.submit(_call, job)
+                                with without_ctrl_c():  # workers are started here
+                                    future = pool.submit(_call, job)
                             except BrokenProcessPool:  # a worker has just died
                                 queue.give_back(job)
                                 raise
@@ -95,7 +98,7 @@ class Processes(Executor):
                         if tries[job] < TRIES:
                             suspects.give_back(job)
                         else:
-                            failures[job] = "its worker died each time"
+                            failures[job] = DIED
                 finally:
                     pool.shutdown(wait=True, kill_workers=True)
             lock.release()

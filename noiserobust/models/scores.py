@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, NoiseRobustError
+from noiserobust.memory import out_of_memory
 
 
 def class_scores(output: Any, y: Any) -> Tensor:
@@ -51,9 +52,11 @@ def outputs(model: Callable[[Any], Any], x: Any) -> Any:
     """
     try:
         return model(x)
-    except (NoiseRobustError, torch.OutOfMemoryError):
+    except NoiseRobustError:
         raise
     except Exception as error:  # a user's model may fail in any way
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         of = f"of shape {tuple(x.shape)} " if isinstance(x, Tensor) else ""
         raise InvalidValueError(f"Expected `data` to fit the model, but a batch {of}failed: {reason}") from error

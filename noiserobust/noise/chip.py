@@ -121,7 +121,7 @@ class Chip(TimedNoise):
             "origin": dict(self.origin),
             "tensors": hashlib.sha256(content).hexdigest(),
         }
-        file = path / TENSORS.format(tensors[:16])
+        file = path / TENSORS.format(described["tensors"][:16])
         write_atomic(file, content)
         manifest = {"schema_version": 1, "kind": "chip", **described, "t": self.t, "sha256": _digest(described)}
         write_json(path / MANIFEST, {**manifest, **environment()})

@@ -23,6 +23,7 @@ class Epoch:
         held_out_perturbed_accuracy: percent, mean over the noise draws of the selection.
         best: whether this is the best epoch so far.
         seconds: wall-clock time of the training passes.
+        micro_batches: of a step of each process; more than were asked for if memory was too short for those.
     """
 
     epoch: int
@@ -35,6 +36,7 @@ class Epoch:
     held_out_perturbed_accuracy: float
     best: bool
     seconds: float
+    micro_batches: int
 
     def as_row(self) -> dict[str, object]:
         """Return the epoch as a row of ``metrics.csv``."""
@@ -53,6 +55,7 @@ class Progress:
         loss: sum of their losses.
         seconds: wall-clock time they took.
         best_score: the highest perturbed accuracy of the epochs before.
+        micro_batches: into how many a batch is divided because fewer did not fit into memory; None if they do.
     """
 
     epoch: int = 1
@@ -62,6 +65,7 @@ class Progress:
     loss: float = 0.0
     seconds: float = 0.0
     best_score: float = -math.inf
+    micro_batches: int | None = None
 
     def start_epoch(self, epoch: int) -> None:
         """Be at the start of an epoch."""

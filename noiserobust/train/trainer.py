@@ -16,8 +16,10 @@ from noiserobust.config import TrainConfig
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.augment import Augment, Cutout
 from noiserobust.data.normalize import Normalize
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, OutOfMemoryError
+from noiserobust.memory import first_line, give_back, out_of_memory
 from noiserobust.rng import Stream
+from noiserobust.train.attempt import Before, more_micro_batches
 from noiserobust.train.distributed import Ranks
 from noiserobust.train.optimizer import PerturbedOptimizer
 from noiserobust.train.passes import Closure
@@ -86,7 +88,7 @@ class Trainer:
         self.batch_size = min(config.batch_size, len(data))
         self.steps_per_epoch = len(data) // self.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
-        self.parts = self._parts()
+        self.parts = self._parts(config.accumulate)
         network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self.network = self.ranks.wrap(network)
         self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
@@ -120,6 +122,7 @@ class Trainer:
 
         Raises:
             InvalidValueError: if the loss is no longer finite.
+            OutOfMemoryError: if memory is too short for a step, in however many micro-batches.
         """
         now = self.progress
         while now.epoch <= self.config.epochs:
@@ -136,7 +139,8 @@ class Trainer:
                 now.best_score = perturbed
                 self.best_state = _copy(self.model.state_dict())
             steps, passes = now.epoch * self.steps_per_epoch, self.optimizer.passes
-            epoch = Epoch(now.epoch, steps, passes, now.lr, now.strength, loss, clean, perturbed, best, now.seconds)
+            where = now.epoch, steps, passes, now.lr, now.strength
+            epoch = Epoch(*where, loss, clean, perturbed, best, now.seconds, len(self.parts))
             now.start_epoch(now.epoch + 1)
             yield epoch
 
@@ -164,6 +168,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.progress = Progress(**state["progress"])
+        self.parts = self._parts(self.progress.micro_batches or self.config.accumulate)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self._generators = dict(state.get("generators", {}))
@@ -195,12 +200,39 @@ class Trainer:
             now.lr, now.strength = self.optimizer.param_groups[0]["lr"], self.optimizer.strength
             span = slice(now.index * self.batch_size, (now.index + 1) * self.batch_size)
             streams = [stream.child("augment", now.index), stream.child("augment", now.index, "perturbed")]
-            batches = [self._closures(o[span], s) for o, s in zip(orders, streams, strict=False)]
-            loss = self.optimizer.step(*batches)
+            loss = self._backward([(o[span], s) for o, s in zip(orders, streams, strict=False)])
+            self.optimizer.step()
             self._loss += torch.as_tensor(loss).detach()
             self.lr_schedule.step()
             now.index += 1
             tick()
+
+    def _backward(self, batches: list[tuple[Tensor, Stream]]) -> Tensor:
+        """Run the passes of a step, in as many micro-batches as fit into memory, and return the loss."""
+        while True:
+            before = Before(self.model, self.optimizer.memory, self._loss)
+            try:
+                return self.optimizer.backward(*(self._closures(*batch) for batch in batches))
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                short = first_line(error)
+            self.optimizer.zero_grad()
+            give_back()  # here, where the error and the activations of its frames are gone
+            before.restore()
+            self._divide(short)
+
+    def _divide(self, short: str) -> None:
+        """Divide batches into more micro-batches from now on."""
+        if self.ranks.world > 1 or self.config.method.per_micro_batch:
+            why = "their number stays as it is with " + ("several processes" if self.ranks.world > 1 else "m-sharpness")
+            raise OutOfMemoryError(
+                f"Expected the micro-batches to fit into the memory of {self.device}, but got: {short}; {why}: "
+                f"`accumulate` says it, here {self.config.accumulate}"
+            )
+        now = self.progress
+        now.micro_batches = more_micro_batches(len(self.parts), self.batch_size, self.model, self.device, short)
+        self.parts = self._parts(now.micro_batches)
 
     def _closures(self, batch: Tensor, stream: Stream) -> list[Closure]:
         """Return a closure for each of this process's micro-batches."""
@@ -225,12 +257,11 @@ class Trainer:
         dtype = _AUTOCAST.get(self.config.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
-    def _parts(self) -> list[slice]:
-        """Return which examples of a batch each of this process's micro-batches has."""
+    def _parts(self, micro: int) -> list[slice]:
+        """Return which examples of a batch each of this process's micro-batches has, given how many there are."""
         share, shares = self.ranks.rank, self.ranks.world
         if self.config.method.split_ranks:  # a clean and a noisy rank have the same examples
             share, shares = share // 2, max(shares // 2, 1)
-        micro = self.config.accumulate
         if self.batch_size % (shares * micro):
             raise InvalidValueError(
                 f"Expected `batch_size` to be a multiple of {shares * micro}, the micro-batches of all processes, "

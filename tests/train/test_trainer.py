@@ -260,7 +260,7 @@ def test_an_epoch_is_a_row_of_metrics() -> None:
     assert isinstance(record, Epoch)
     assert list(record.as_row()) == [
         *("epoch", "steps", "passes", "lr", "strength", "train_loss"),
-        *("held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds"),
+        *("held_out_accuracy", "held_out_perturbed_accuracy", "best", "seconds", "micro_batches"),
     ]
 
 

@@ -1,0 +1,73 @@
+"""Being asked to end: Ctrl-C, the end of a terminal, and a system that wants its machine back are one thing to us."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_ASKING = [n for name in ("SIGINT", "SIGTERM", "SIGHUP") if (n := getattr(signal, name, None)) is not None]
+_BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has asked this process to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status, as shells have it."""
+        return 128 + self.number
+
+    @property
+    def said(self) -> str:
+        """What has happened, in a word."""
+        return "interrupted" if self.number == signal.SIGINT else "terminated"
+
+
+@contextmanager
+def endings() -> Iterator[None]:
+    """Let the signals that ask for an end raise :class:`Ended` inside the block; a second one ends at once.
+
+    Signals that somebody else handles or ignores, as `nohup` does, stay as they are, and so do all of them in a thread.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {n: h for n in _ASKING if (h := signal.getsignal(n)) in _BY_DEFAULT}
+
+    def end(number: int, frame: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)
+        raise Ended(number)
+
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block, and never reach the processes that are started in it: it is given to
+    all that a terminal runs, and who has started processes ends them.
+    """
+    mask = getattr(signal, "pthread_sigmask", None)
+    if mask is None:
+        yield
+        return
+    before = mask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        mask(signal.SIG_SETMASK, before)
