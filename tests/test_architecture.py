@@ -20,7 +20,9 @@ MAY_IMPORT = {
     "callables": {"errors"},
     "yamlfile": {"errors"},
     "threads": set(),
-    "progress": set(),
+    "log": {"errors"},
+    "progress": {"log"},
+    "doctor": {"errors", "threads", "data"},
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats"},
@@ -33,17 +35,17 @@ MAY_IMPORT = {
     "evaluate": GROUND | {"rng", "noise", "perturb", "stats", "results", "models", "data", "executors", "progress"},
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
-    "demo": GROUND | {"train", "evaluate", "report"},
+    "demo": GROUND | {"log", "train", "evaluate", "report"},
     "diagnose": GROUND
     | {"rng", "noise", "perturb", "stats", "results", "models", "data", "train", "evaluate", "executors", "progress"}
-    | {"report"},
+    | {"log", "report"},
     "sweep": GROUND
     | {"noise", "results", "models", "data", "train", "evaluate", "diagnose", "executors", "progress", "report"},
     "tune": GROUND
     | {"rng", "noise", "results", "models", "train", "evaluate", "diagnose", "executors", "progress", "sweep"},
     "cli": GROUND
-    | {"noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose", "report", "demo"}
-    | {"sweep", "tune"},
+    | {"log", "doctor", "noise", "progress", "models", "results", "executors", "train", "evaluate", "diagnose"}
+    | {"report", "demo", "sweep", "tune"},
 }
 
 
