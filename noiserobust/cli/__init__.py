@@ -1,5 +1,5 @@
-"""The command line: ``noiserobust demo | train | evaluate | merge | compare | report | figures | diagnose |
-profiles | doctor | completion``.
+"""The command line: ``noiserobust demo | train | evaluate | sweep | tune | merge | compare | report | figures |
+diagnose | profiles | doctor | completion``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """

@@ -24,7 +24,7 @@ REFERENCES = ("max", "l2", "std", "absolute", "weight")
 GRANULARITIES = ("filter", "tensor", "tile", "column")
 EXECUTORS = ("serial", "processes", "ray")
 NORMALIZES = ("imagenet", "cifar10", "cifar100", "mnist", "fashion-mnist", "digits", "none")
-FIGURES = (*map(str, range(1, 13)), *(f"rwp-{number}" for number in range(2, 9)))
+FIGURES = (*map(str, range(1, 13)), "7-surface", *(f"rwp-{number}" for number in range(2, 9)))
 
 
 def profiles() -> tuple[str, ...]:
@@ -64,6 +64,7 @@ def choices() -> dict[str, tuple[str, ...]]:
         "doctor format": ("text", "json"),
         "diagnose landscape along": ("random", "noise", "checkpoint"),
         "diagnose curvature select": ("trained", "crossbar"),
+        "shell": ("bash", "zsh", "tcsh"),
         "unit": ("s", "ms", "us", "ns"),
         "time_unit": ("s", "min", "h", "d"),
         **{f"profiles {action} name": profiles() for action in ("show", "plot", "equivalent")},

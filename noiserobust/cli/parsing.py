@@ -62,7 +62,7 @@ def checked_settings(kind: type[T], content: Mapping[str, Any]) -> T:
     try:
         settings = parser.instantiate(parser.parse_object(dict(content)))
     except ArgumentError as error:
-        raise InvalidValueError(_in_our_voice(str(error), parser)) from None
+        raise InvalidValueError(_in_our_voice(str(error), [parser])) from None
     return kind(**{name: settings[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
 
 
