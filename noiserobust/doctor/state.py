@@ -16,7 +16,7 @@ class State(Exception):
         details: in numbers.
     """
 
-    def __init__(self, state: str, text: str, **details: Any) -> None:
+    def __init__(self, state: str, text: str, /, **details: Any) -> None:
         super().__init__(text)
         self.state = state
         self.details = details
