@@ -9,7 +9,7 @@ from noiserobust.config import MethodConfig, NoiseConfig, OptimizerConfig, Selec
 from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
 from noiserobust.evaluate.forward import pick_device
 from noiserobust.evaluate.heldout import held_out_score
-from noiserobust.log import say
+from noiserobust.log import quiet, say
 from noiserobust.report import write_report
 from noiserobust.train.runs import train_seeds
 
@@ -77,5 +77,5 @@ def _train(method: MethodConfig, out: Path) -> list[Path]:
         out / "train" / method.name,
         make_score=held_out_score,
         device=pick_device("auto"),
-        progress=True,
+        progress=not quiet(),
     )

@@ -98,6 +98,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except NoiseRobustError as error:
         if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
+            _log.debug("%s", error)
             return BAD_INPUT
         complain(one_line(str(error)))
         return BAD_INPUT

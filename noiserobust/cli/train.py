@@ -10,6 +10,7 @@ from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DOWNLOAD
 from noiserobust.config import TrainConfig
 from noiserobust.errors import check_number
+from noiserobust.log import quiet
 
 
 def add_train(parser: ArgumentParser) -> None:
@@ -63,7 +64,7 @@ def train(settings: Namespace) -> None:
             resume=settings.resume,
             download=settings.download,
             checkpoint_seconds=60 * minutes,
-            progress=True,
+            progress=not quiet(),
         )
     if ranks.leads:
         for path in paths:
