@@ -10,6 +10,7 @@ Names are imported when they are first used, so ``import noiserobust`` is instan
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from noiserobust.train.schedules import QuadraticRamp as QuadraticRamp
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that wants to hear of us says so
 
 _HOMES = {
     "NoiseRobustError": "errors",

@@ -97,7 +97,7 @@ class MethodConfig:
         perturbed_weight: share of the perturbed gradient, in (0, 1], by default 1; below 1 the clean gradient has the
             rest (mixed sam, m-RWP, m-ARWP).
         schedule: how the strength changes over the training.
-        level_range: lowest and highest level of the noise, drawn anew each step.
+        level_range: lowest and highest level of the noise, >= 0 (of a device, times), drawn anew each step.
         draws: noise draws a step over which the gradient is averaged, >= 1, by default 1.
         eta: of arwp: how much past gradients weaken the noise, >= 0, by default 0.1.
         beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.

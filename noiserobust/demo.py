@@ -9,6 +9,7 @@ from noiserobust.config import MethodConfig, NoiseConfig, OptimizerConfig, Selec
 from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
 from noiserobust.evaluate.forward import pick_device
 from noiserobust.evaluate.heldout import held_out_score
+from noiserobust.log import quiet, say
 from noiserobust.report import write_report
 from noiserobust.train.runs import train_seeds
 
@@ -49,7 +50,7 @@ def run_demo(out: Path) -> Path:
     start = time.perf_counter()
     weights = [path for method in METHODS for path in _train(method, out)]
     for noise in LEVELS:
-        print(f"Evaluating under {noise} noise: {', '.join(map(str, LEVELS[noise]))}")
+        say(f"Evaluating under {noise} noise: {', '.join(map(str, LEVELS[noise]))}")
         config = EvaluateConfig(MODEL, weights, DATA, noise, LEVELS[noise], draws=10)
         evaluate_files(config, out / "evaluate" / noise, progress=True)
     folders = [*(out / "evaluate" / noise for noise in LEVELS), out / "train"]
@@ -69,12 +70,12 @@ def _train(method: MethodConfig, out: Path) -> list[Path]:
         held_out=0.2,
         select=SelectConfig(NoiseConfig("gaussian", 0.2)),
     )
-    print(f"Training with {method.name}, train seeds {', '.join(map(str, SEEDS))}")
+    say(f"Training with {method.name}, train seeds {', '.join(map(str, SEEDS))}")
     return train_seeds(
         config,
         SEEDS,
         out / "train" / method.name,
         make_score=held_out_score,
         device=pick_device("auto"),
-        progress=True,
+        progress=not quiet(),
     )

@@ -47,6 +47,15 @@ def perturbed(
 
     Raises:
         InvalidValueError: if no weight can be perturbed.
+
+    >>> from noiserobust.noise.scaled import GaussianNoise
+    >>> layer = nn.Linear(3, 2)
+    >>> before = layer.weight.detach().clone()
+    >>> with perturbed(layer, GaussianNoise(0.1), seed=0, draw=3):
+    ...     bool((layer.weight != before).all())
+    True
+    >>> bool((layer.weight == before).all())
+    True
     """
     stream = chip_stream(seed, train_seed, draw)
     with displaced(noisy_weights(find_sites(model, select), noise, stream)):

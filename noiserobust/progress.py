@@ -8,6 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from noiserobust.log import quiet
+
 _EVERY = 30.0  # seconds between lines
 _LINE = "{n_fmt} of {total_fmt} {unit}s, {elapsed} elapsed, {remaining} left"
 
@@ -19,8 +21,9 @@ def progress_bar(total: int, unit: str, *, done: int = 0, shown: bool = True) ->
         total: how many there are.
         unit: of what, one of them.
         done: how many are done before it starts.
-        shown: whether there is anything to be seen.
+        shown: whether there is anything to be seen; there is not where the command line has to be quiet.
     """
+    shown = shown and not quiet()
     if not shown or sys.stderr.isatty():
         return tqdm(total=total, initial=done, unit=unit, disable=not shown)
     # Nothing is said of what is done at once.

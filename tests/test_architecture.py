@@ -25,7 +25,10 @@ MAY_IMPORT = {
     "memory": {"errors"},
     "endings": set(),
     "threads": set(),
-    "progress": set(),
+    "printing": set(),
+    "log": {"errors", "printing"},
+    "progress": {"log"},
+    "doctor": {"errors", "threads", "data"},
     "rng": {"errors", "threads"},
     "stats": {"errors"},
     "results": {"errors", "stats", "textfile"},
@@ -38,30 +41,17 @@ MAY_IMPORT = {
     "evaluate": GROUND | {"rng", "noise", "perturb", "stats", "results", "models", "data", "executors", "progress"},
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},
-    "demo": GROUND | {"train", "evaluate", "report"},
+    "demo": GROUND | {"log", "train", "evaluate", "report"},
     "diagnose": GROUND
     | {"rng", "noise", "perturb", "stats", "results", "models", "data", "train", "evaluate", "executors", "progress"}
-    | {"report"},
+    | {"log", "report"},
     "sweep": GROUND
     | {"noise", "results", "models", "data", "train", "evaluate", "diagnose", "executors", "progress", "report"},
     "tune": GROUND
     | {"rng", "noise", "results", "models", "train", "evaluate", "diagnose", "executors", "progress", "sweep"},
     "cli": GROUND
-    | {"endings"}
-    | {
-        "endings",
-        "noise",
-        "progress",
-        "models",
-        "results",
-        "executors",
-        "train",
-        "evaluate",
-        "diagnose",
-        "report",
-        "demo",
-    }
-    | {"sweep", "tune"},
+    | {"log", "printing", "endings", "doctor", "noise", "progress", "models", "results", "executors", "train"}
+    | {"evaluate", "diagnose", "report", "demo", "sweep", "tune"},
 }
 
 

@@ -1,5 +1,5 @@
-"""The command line: ``noiserobust demo | train | evaluate | merge | compare | report | figures | diagnose |
-profiles``.
+"""The command line: ``noiserobust demo | train | evaluate | sweep | tune | merge | compare | report | figures |
+diagnose | profiles | doctor | completion``.
 
 A verb imports what it needs when it runs, so that ``--help`` is instant.
 """
@@ -7,15 +7,19 @@ A verb imports what it needs when it runs, so that ``--help`` is instant.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import TextIOWrapper
 
 from jsonargparse import ArgumentParser
 
+from noiserobust.cli.completion import add_completion, completion
 from noiserobust.cli.diagnose import add_diagnose, diagnose
+from noiserobust.cli.doctor import add_doctor, doctor
 from noiserobust.cli.evaluate import (
     add_demo,
     add_evaluate,
@@ -25,8 +29,8 @@ from noiserobust.cli.evaluate import (
     merge,
 )
 from noiserobust.cli.figures import add_figures, figures
+from noiserobust.cli.help import add_messages, examples, leaves, make_parser
 from noiserobust.cli.parsing import parse
-from noiserobust.cli.printing import Visible, error_line
 from noiserobust.cli.profiles import add_profiles, profiles
 from noiserobust.cli.report import add_compare, add_report, compare, report
 from noiserobust.cli.sweep import add_sweep, sweep
@@ -34,9 +38,13 @@ from noiserobust.cli.train import add_train, train
 from noiserobust.cli.tune import add_tune, tune
 from noiserobust.endings import Ended, endings
 from noiserobust.errors import NoiseRobustError
+from noiserobust.log import complain, log_file, messages, take_messages
 from noiserobust.memory import first_line, out_of_memory
+from noiserobust.printing import Visible, error_line, one_line
 
-DONE, BAD_INPUT = 0, 2
+DONE, FAULT, BAD_INPUT = 0, 1, 2
+
+_log = logging.getLogger(__name__)
 
 _VERBS = {
     "demo": (add_demo, demo, "train, evaluate and report SGD, SAM and RWP on scikit-learn's digits in two minutes"),
@@ -54,6 +62,8 @@ _VERBS = {
         "find out why weights are as robust as they are: landscape, sharpness, gradients, layers",
     ),
     "profiles": (add_profiles, profiles, "list device profiles, show one, or say what it does to a network"),
+    "doctor": (add_doctor, doctor, "say what works on this machine, and why something does not"),
+    "completion": (add_completion, completion, "print what makes a shell complete commands, options and names"),
 }
 
 
@@ -65,15 +75,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, by default those of the process.
 
     Returns:
-        Exit status: 0 done, 2 bad input or usage, 130 interrupted, 143 or 129 terminated. A fault of ours is an
-        exception (status 1).
+        Exit status: 0 done, 1 a fault of ours, 2 bad input or usage, 130 interrupted, 143 or 129 terminated.
     """
+    arguments, start = list(sys.argv[1:] if argv is None else argv), time.monotonic()
+    try:
+        how, arguments = take_messages(arguments)
+        with messages(how):
+            status = _run(arguments)
+            _log.info("exit status %d after %.1f s", status, time.monotonic() - start)
+            return status
+    except NoiseRobustError as error:  # of the log
+        print(f"noiserobust: error: {one_line(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    """Do what the arguments say, and return the exit status."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         with redirect_stdout(Visible(sys.stdout)):
             parser = _parser()
-            settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
+            settings = parse(parser, arguments)
             if settings.verb is None:
                 parser.print_help()
             else:
@@ -81,13 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except NoiseRobustError as error:
         if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
+            _log.debug("%s", error)
             return BAD_INPUT
-        print(f"noiserobust: error: {error_line(error)}", file=sys.stderr)
+        complain(error_line(error))
         return BAD_INPUT
     except KeyboardInterrupt as stop:
         kept = (
             ""
-            if list(sys.argv[1:] if argv is None else argv)[:1] in (["profiles"], ["report"], ["compare"], ["figures"])
+            if arguments[:1] in (["profiles"], ["report"], ["compare"], ["figures"])
             else "; what is finished is kept, the same command goes on from there"
         )
         end = stop if isinstance(stop, Ended) else Ended()
@@ -95,24 +119,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return end.status
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
-            raise
+            return _fault()
         # Of standard output: files have errors of their own. What is written there is lost, or nobody reads on.
         _discard_output()
         if error.errno == errno.EPIPE:
             return DONE
-        print(
-            f"noiserobust: error: Expected to be able to write the output, but got: {error.strerror}", file=sys.stderr
-        )
+        complain(f"Expected to be able to write the output, but got: {error.strerror}")
         return BAD_INPUT
     except Exception as error:
         if not out_of_memory(error):
-            raise
-        print(
-            f"noiserobust: error: Expected memory to be large enough, but got: {one_line(first_line(error))}",
-            file=sys.stderr,
-        )
+            return _fault()
+        complain(f"Expected memory to be large enough, but got: {one_line(first_line(error))}")
         return BAD_INPUT
     return DONE
+
+
+def _fault() -> int:
+    """Say what is known of a fault of ours, the exception under way."""
+    import traceback
+
+    traceback.print_exc()
+    _log.debug("a fault", exc_info=True)
+    where = f"{log_file()} has what led to it" if log_file() else "with `--log-file FILE` it is recorded"
+    complain(f"this is a fault of noiserobust; {where}; `noiserobust doctor` says what works on this machine")
+    return FAULT
 
 
 def _discard_output() -> None:
@@ -123,20 +153,19 @@ def _discard_output() -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = make_parser(
+        "Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
         prog="noiserobust",
-        description="Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
-        exit_on_error=False,
-        allow_abbrev=False,
         version=_version(),
+        epilog=examples("noiserobust demo", "noiserobust evaluate --help"),
     )
     verbs = parser.add_subcommands(dest="verb", required=False)
     for verb, (add, _, help_text) in _VERBS.items():
-        sub = ArgumentParser(
-            description=f"{help_text[0].upper()}{help_text[1:]}.", exit_on_error=False, allow_abbrev=False
-        )
+        sub = make_parser(f"{help_text[0].upper()}{help_text[1:]}.")
+        verbs.add_subcommand(verb, sub, help=help_text)  # first: actions are added in a verb that is there
         add(sub)
-        verbs.add_subcommand(verb, sub, help=help_text)
+        for _, leaf in leaves(sub):
+            add_messages(leaf)
     return parser
 
 

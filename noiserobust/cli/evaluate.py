@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DATA, DOWNLOAD, SPLIT, model_args
 from noiserobust.config import PRECISIONS
 from noiserobust.errors import InvalidValueError
+from noiserobust.log import say
 from noiserobust.progress import duration
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ _PRECISION += ["n_draws", "passes", "plain_passes"]
 
 def add_demo(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples("noiserobust demo --out demo")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for weights, results and the report")
 
 
@@ -34,6 +37,14 @@ def demo(settings: Namespace) -> None:
 
 def add_evaluate(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust evaluate --model digits-mlp --weights runs/*/seed*/best.safetensors --data digits \\\n"
+        "--noise gaussian --levels 0 0.1 0.2 --draws 10 --out results/gaussian",
+        "noiserobust evaluate --model digits-mlp --weights runs/*/seed*/best.safetensors --data digits \\\n"
+        "--noise pcm-nandakumar-2019 --levels clean 1s 1d 1y --shard 1/2 --out parts/1",
+        "noiserobust evaluate --model digits-mlp --weights runs/*/seed*/best.safetensors --data digits \\\n"
+        "--noise pcm-nandakumar-2019 --levels clean 1s 1d 1y --shard 2/2 --out parts/2",
+    )
     parser.add_argument("--model", type=str, required=True, help="name, package.module:callable or file.py:callable")
     parser.add_argument("--model-args", type=str, nargs="+", default=[], help="its arguments, such as num_classes=100")
     parser.add_argument(
@@ -68,14 +79,15 @@ def add_evaluate(parser: ArgumentParser) -> None:
         "--until",
         type=float,
         metavar="HALFWIDTH",
-        help="draw chips, each run on some of the examples, until the 95-percent interval for their mean is this "
-        "narrow, such as 0.3 points, or there are --draws of them (10,000); not for yields and tails",
+        help="draw chips, each run on some of the examples, until the 95-percent interval for their mean is no wider "
+        "than so many points of accuracy to both sides, > 0, such as 0.3, or there are --draws of them (10,000); not "
+        "for yields and tails",
     )
     parser.add_argument("--seed", type=int, default=0, help="root seed of the noise draws, >= 0")
     parser.add_argument("--method", type=str, help="name of the method in tables; default: what the weights file says")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda:0, ...")
     parser.add_argument("--precision", type=str, default="fp32", help=f"{' or '.join(PRECISIONS)}")
-    parser.add_argument("--batch-size", type=int, help="images a pass; default: by the size of the largest layer")
+    parser.add_argument("--batch-size", type=int, help="images a pass, >= 1; default: by the size of the largest layer")
     parser.add_argument(
         "--calibrate",
         type=str,
@@ -88,10 +100,12 @@ def add_evaluate(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--analog", action="store_true", help="simulate the full analog tile with converters, bounds and output noise"
     )
-    parser.add_argument("--examples", type=int, help="how many of the examples, for slow simulations; default: all")
+    parser.add_argument("--examples", type=int, help="how many examples, >= 1, for slow simulations; default: all")
     parser.add_argument("--calibration-examples", type=int, default=500, help="training images for --calibrate, >= 2")
     parser.add_argument("--executor", type=str, default="serial", help="serial, processes (of this machine) or ray")
-    parser.add_argument("--workers", type=int, help="of processes and ray; default: one for each core, or each GPU")
+    parser.add_argument(
+        "--workers", type=int, help="how many, with processes and ray, >= 1; default: one a core, or GPU"
+    )
     parser.add_argument("--address", type=str, help="of a Ray cluster; auto: the one that this machine is part of")
     parser.add_argument("--shard", type=str, help="compute a part of the draws, such as 2/8; `merge` joins the parts")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done and how long it would take")
@@ -116,18 +130,18 @@ def evaluate(settings: Namespace) -> None:
     result = evaluate_files(config, out, **more, progress=True, executor=executor)
     print(result.summary().to_string(index=False, na_rep="", float_format="%.4g"))
     if settings.until is None:
-        print(f"{out}: draws.csv, summary.csv, manifest.json")
+        say(f"{out}: draws.csv, summary.csv, manifest.json")
         return
     found = result.precision()
     if found.empty:
-        print(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json; there is no level with noise")
+        say(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json; there is no level with noise")
         return
     print(found.to_string(index=False, columns=_PRECISION, float_format="%.4g"))
     spent, plain = found["passes"].sum(), found["plain_passes"].sum()
-    print(f"{spent:,} examples passed on noisy chips, {plain:,} if each chip were run on all of them")
+    say(f"{spent:,} examples passed on noisy chips, {plain:,} if each chip were run on all of them")
     if missed := int((found["half_width"] > settings.until).sum()):
-        print(f"{missed} of {len(found)} intervals are wider than +-{settings.until:g}: they have all `draws`")
-    print(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json")
+        say(f"{missed} of {len(found)} intervals are wider than +-{settings.until:g}: they have all `draws`")
+    say(f"{out}: draws.csv, summary.csv, precision.csv, manifest.json")
 
 
 def _show(found: Rehearsal, config: EvaluateConfig) -> None:
@@ -151,11 +165,12 @@ def _show(found: Rehearsal, config: EvaluateConfig) -> None:
         lines["network"] += f"; bf16 differs from fp32 in {largest} at most"
     for name, text in lines.items():
         print(f"{name:<8} {text}")
-    print("nothing was computed to keep, and nothing written")
+    say("nothing was computed to keep, and nothing written")
 
 
 def add_merge(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples("noiserobust merge parts/1 parts/2 --out results/pcm")
     parser.add_argument("folders", type=Path, nargs="+", help="results of parts of one evaluation")
     parser.add_argument("--out", type=Path, required=True, help="folder for the whole")
 
@@ -169,8 +184,8 @@ def merge(settings: Namespace) -> None:
     # A landscape is a table of the draws, made by the command of which they are.
     verb = "evaluate" if kind_of(settings.out) == "evaluation" else "diagnose landscape"
     if missing:
-        print(f"{settings.out}: {missing} draws are missing; `noiserobust {verb}` with it as `--out` computes them")
+        say(f"{settings.out}: {missing} draws are missing; `noiserobust {verb}` with it as `--out` computes them")
     elif verb != "evaluate":
-        print(f"{settings.out}: draws.csv, manifest.json; `noiserobust {verb}` with it as `--out` makes the landscape")
+        say(f"{settings.out}: draws.csv, manifest.json; `noiserobust {verb}` with it as `--out` makes the landscape")
     else:
-        print(f"{settings.out}: draws.csv, summary.csv, manifest.json")
+        say(f"{settings.out}: draws.csv, summary.csv, manifest.json")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.cli.help import examples
 from noiserobust.config import PRECISIONS
+from noiserobust.log import say
 
 if TYPE_CHECKING:
     from noiserobust.report.papers import PaperFigure
@@ -18,6 +20,10 @@ PORTRAITS = {"7": "plane", "7-surface": "plane", "rwp-2": "line", "rwp-4": "filt
 
 def add_figures(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust figures --from runs results --out figures --only 1 3 --points 11 --examples 200",
+        "noiserobust figures --from runs results --out figures --recorded-only",
+    )
     parser.add_argument(
         "--from",
         type=Path,
@@ -35,8 +41,8 @@ def add_figures(parser: ArgumentParser) -> None:
         "--levels",
         type=float,
         nargs="+",
-        help="noise levels for figures at one level: the highest in 2 and 9, the lowest in 4, 6 and 11; default: of "
-        "those there are",
+        help="noise levels, >= 0, for figures at one level: the highest in 2 and 9, the lowest in 4, 6 and 11; "
+        "default: of those there are",
     )
     parser.add_argument("--narrow", action="store_true", help="panels below each other, for one column")
     parser.add_argument(
@@ -45,12 +51,14 @@ def add_figures(parser: ArgumentParser) -> None:
         help="draw what is recorded; else the landscapes of 7 and rwp-2 and the filters of rwp-4 are computed from the "
         "last weights of the trainings, into OUT/portraits, where they lack",
     )
-    parser.add_argument("--points", type=int, default=25, help="of such landscapes along each direction, >= 2")
+    parser.add_argument("--points", type=int, default=25, help="of such landscapes, along each direction, >= 2")
     parser.add_argument("--examples", type=int, default=1000, help="of each split for such landscapes, >= 1")
     parser.add_argument("--precision", type=str, default="fp32", help=f"of such landscapes: {' or '.join(PRECISIONS)}")
     parser.add_argument("--device", type=str, default="auto", help="for such landscapes: auto, cpu, cuda:0, ...")
     parser.add_argument("--executor", type=str, default="serial", help="for such landscapes: serial, processes or ray")
-    parser.add_argument("--workers", type=int, help="of processes and ray; default: one for each core, or each GPU")
+    parser.add_argument(
+        "--workers", type=int, help="how many, with processes and ray, >= 1; default: one a core, or GPU"
+    )
 
 
 def figures(settings: Namespace) -> None:
@@ -73,7 +81,7 @@ def figures(settings: Namespace) -> None:
         made, failed = make_portraits(runs, folders, out, kinds, config, executor=executor, progress=True)
         folders += made
     for reason in failed:
-        print(f"not computed: {reason}")
+        say(f"not computed: {reason}")
     for figure in draw_figures(folders, settings.out, settings.only, **asked):
         print(told(figure))
 

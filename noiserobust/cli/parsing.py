@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from noiserobust.cli.printing import one_line
+from noiserobust.cli.help import subparsers
 from noiserobust.config import Scalar, TrainConfig
 from noiserobust.errors import InvalidValueError, did_you_mean, unknown_name
+from noiserobust.log import MESSAGES
+from noiserobust.printing import one_line
 
 T = TypeVar("T")
 
@@ -30,7 +32,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     Raises:
         InvalidValueError: if they are not valid.
     """
-    arguments = list(_with_config_apart(_with_known_dashes(arguments, parser)))
+    chosen = _chosen(parser, arguments)
+    arguments = list(_with_config_apart(_with_known_dashes(arguments, chosen[-1])))
+    if len(chosen) > 2:
+        _check_is_of_action(arguments, *chosen[-2:])
     for before, path in pairwise(arguments):
         if before.startswith("--") and path == "":
             raise InvalidValueError(f"Expected `{before}` to be followed by a value, but got ''")
@@ -41,7 +46,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     except UnicodeDecodeError as error:
         raise InvalidValueError(f"Expected `config` to be UTF-8 text, but got: {error}") from error
     except ArgumentError as error:
-        raise InvalidValueError(_in_our_voice(str(error), parser)) from error
+        raise InvalidValueError(_in_our_voice(str(error), chosen)) from error
     return settings
 
 
@@ -57,7 +62,7 @@ def checked_settings(kind: type[T], content: Mapping[str, Any]) -> T:
     try:
         settings = parser.instantiate(parser.parse_object(dict(content)))
     except ArgumentError as error:
-        raise InvalidValueError(_in_our_voice(str(error), parser)) from None
+        raise InvalidValueError(_in_our_voice(str(error), [parser])) from None
     return kind(**{name: settings[name] for name in kind.__dataclass_fields__})  # type: ignore[attr-defined]
 
 
@@ -82,8 +87,9 @@ def _check_config(path: Path) -> None:
     from noiserobust.yamlfile import read_settings
 
     settings = read_settings(path)
-    if "out" in settings:
-        raise InvalidValueError(f"Expected `out` to be given as an option, but {path} has it")
+    for option in ("out", *MESSAGES):
+        if option in settings or option.replace("-", "_") in settings:
+            raise InvalidValueError(f"Expected `{option}` to be given as an option, but {path} has it")
     arguments = settings.get("model_args")
     if isinstance(arguments, dict) and not all(isinstance(name, str) for name in arguments):
         raise InvalidValueError(f"Expected `model_args` of {path} to have names as keys, but got {arguments!r}")
@@ -105,9 +111,35 @@ def _with_config_first(arguments: list[str]) -> list[str]:
     return [arguments[0], *arguments[at : at + 2], *arguments[1:at], *arguments[at + 2 :]]
 
 
+def _chosen(parser: ArgumentParser, arguments: list[str]) -> list[ArgumentParser]:
+    """Return the parsers of the command line, and of the verb and the action of it that the first arguments name."""
+    chosen = [parser]
+    for word in arguments:
+        below = subparsers(chosen[-1])
+        if word not in below:
+            break
+        chosen.append(below[word])
+    return chosen
+
+
+def _check_is_of_action(arguments: list[str], verb: ArgumentParser, action: ArgumentParser) -> None:
+    """Raise an error for an option that other actions of the verb have."""
+    actions = {name: {_dashed(option) for option in _settings(p)} for name, p in subparsers(verb).items()}
+    own = next(name for name, p in subparsers(verb).items() if p is action)
+    for argument in arguments:
+        option = _dashed(argument.partition("=")[0].removeprefix("--"))
+        users = [name for name, options in actions.items() if option in options]
+        if argument.startswith("--") and users and own not in users:
+            raise InvalidValueError(f"Expected `--{option}` with {', '.join(users)} only, but got {own}")
+
+
+def _dashed(option: str) -> str:
+    return option.replace("_", "-")
+
+
 def _with_known_dashes(arguments: list[str], parser: ArgumentParser) -> list[str]:
-    """Return the arguments with ``--batch-size`` for ``--batch_size`` and the other way round, as the verb has it."""
-    known = _settings(parser, arguments[0] if arguments else "")
+    """Return the arguments with ``--batch-size`` for ``--batch_size`` and the other way round, as the parser has it."""
+    known = _settings(parser)
 
     def spelt(argument: str) -> str:
         option, equals, value = argument.partition("=")
@@ -120,18 +152,20 @@ def _with_known_dashes(arguments: list[str], parser: ArgumentParser) -> list[str
     return [spelt(argument) for argument in arguments]
 
 
-def _in_our_voice(message: str, parser: ArgumentParser) -> str:
-    """Return what the parser says about an argument as ``Expected `X` to be ..., but got ...``."""
+def _in_our_voice(message: str, chosen: Sequence[ArgumentParser]) -> str:
+    """Return what one of the parsers says about an argument as ``Expected `X` to be ..., but got ...``."""
     message = one_line(message)
-    if match := re.fullmatch(r"argument verb: invalid choice: '(.*)' \(choose from .*", message):
-        return str(unknown_name("verb", match[1], _subparsers(parser)))
+    if match := re.fullmatch(r"argument (verb|action): invalid choice: '(.*)' \(choose from .*", message):
+        return str(unknown_name(match[1], match[2], subparsers(chosen[-1])))
+    if match := re.fullmatch(r'expected "[\w.]*action" to be one of {(.*)}, but it was not provided.', message):
+        return f"Expected `action` to be one of {match[1].replace(',', ', ')}, but got none"
     if match := re.search(r'Parser key "([^"]+)": File does not exist: (.*)', message):
         return f"Expected `{match[1]}` to be a file, but there is no {match[2]}"
     if match := re.fullmatch(r"argument (\S+): expected (?:at least )?one argument", message):
         return f"Expected `{match[1]}` to be followed by a value, but got nothing"
     if match := re.fullmatch(r"the following arguments are required: (.*)", message):
         named = [name.rpartition(".")[2] for name in match[1].split(", ")]
-        names = ", ".join(f"`{name}`" if name == "action" else f"`--{name}`" for name in named)
+        names = ", ".join(f"`--{_dashed(name)}`" for name in named)
         return f"Expected {names} to be given, but got nothing"
     if match := re.search(r'Parser key "([^"]+)": Does not validate .*?\[(.+?)\] Errors: .*Given value: (.*)', message):
         kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", match[2]).replace("NoneType", "null").replace(", ", " or ")
@@ -143,19 +177,13 @@ def _in_our_voice(message: str, parser: ArgumentParser) -> str:
     if match := re.search(r"unrecognized arguments: ([^-].*)", message):
         return f"Expected no further arguments, but got {match[1]!r}"
     if match := re.search(r"(?:does not accept option '|unrecognized arguments: --)([\w.\-]+)", message):
-        return f"Expected only known settings, but got {match[1]!r}{did_you_mean(match[1], _settings(parser))}"
+        return f"Expected only known settings, but got {match[1]!r}{did_you_mean(match[1], _settings(chosen[-1]))}"
     return message
 
 
-def _settings(parser: ArgumentParser, verb: str | None = None) -> set[str]:
-    """Return the names of the settings of a verb, or of all."""
-    subparsers = [p for name, p in _subparsers(parser).items() if verb in (None, name)]
-    return {option.removeprefix("--") for p in subparsers for a in p._actions for option in a.option_strings}
-
-
-def _subparsers(parser: ArgumentParser) -> dict[str, ArgumentParser]:
-    action = parser._subcommands_action
-    return dict(action._name_parser_map) if action else {}
+def _settings(parser: ArgumentParser) -> set[str]:
+    """Return the names of the settings of a verb or an action."""
+    return {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
 
 
 def model_args(pairs: Sequence[str]) -> dict[str, Scalar]:

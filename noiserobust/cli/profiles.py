@@ -7,74 +7,104 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.cli.help import examples, make_parser
 from noiserobust.cli.parsing import model_args
-from noiserobust.errors import InvalidValueError, check_choice, check_integer
+from noiserobust.errors import InvalidValueError, check_integer
+from noiserobust.log import say
 
 if TYPE_CHECKING:
     from noiserobust.noise.device import DeviceNoise
     from noiserobust.noise.profiles import Profile
 
-ACTIONS = ("list", "show", "plot", "equivalent", "fit")
+_NAME: dict[str, Any] = {"type": str, "nargs": "?", "help": "the profile: a name or a .yaml file"}
+_TIMES: dict[str, Any] = {
+    "type": str,
+    "nargs": "+",
+    "default": [],
+    "help": "times since programming, > 0, such as 1s 1h 1d 1y; default: the profile's",
+}
+_SEED: dict[str, Any] = {"type": int, "default": 0, "help": "root seed of the chips, >= 0"}
 
-_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
-    "t": (
-        ("show", "plot", "equivalent"),
-        {"type": str, "nargs": "+", "default": [], "help": "times, such as 1s 1d 1y; default: the profile's"},
+_ACTIONS: dict[str, tuple[str, dict[str, dict[str, Any]], tuple[str, ...]]] = {
+    "list": ("the profiles that there are, and what they are of", {}, ("noiserobust profiles list",)),
+    "show": (
+        "a profile as a file, and the errors of its weights over time and by size of a weight",
+        {"name": _NAME, "--t": _TIMES, "--seed": _SEED},
+        ("noiserobust profiles show pcm-hermes-2 --t 1s 1d",),
     ),
-    "model": (("equivalent",), {"type": str, "help": "the network, as for evaluate"}),
-    "model_args": (
-        ("equivalent",),
-        {"type": str, "nargs": "+", "default": [], "help": "its arguments, such as num_classes=100"},
+    "plot": (
+        "the same as a picture",
+        {"name": _NAME, "--t": _TIMES, "--seed": _SEED, "--out": {"type": Path, "help": "a .png or .svg file"}},
+        ("noiserobust profiles plot pcm-hermes-2 --out pcm.png",),
     ),
-    "weights": (("equivalent",), {"type": Path, "help": "its weights"}),
-    "chips": (("equivalent",), {"type": int, "default": 4, "help": "how many are measured"}),
-    "seed": (("show", "plot", "equivalent"), {"type": int, "default": 0, "help": "root seed of the chips"}),
-    "unit": (("fit",), {"type": str, "help": "of conductances whose column does not say it: s, ms, us or ns"}),
-    "time_unit": (("fit",), {"type": str, "help": "of times whose column does not say it: s, min, h or d"}),
-    "t_0": (("fit",), {"type": str, "help": "time of the first read after programming; default: the first measured"}),
-    "degree": (("fit",), {"type": int, "default": 2, "help": "of the polynomials of the target"}),
-    "out": (
-        ("plot", "equivalent", "fit"),
-        {"type": Path, "help": "a .png or .svg file; of equivalent a .csv, of fit a .yaml file"},
+    "equivalent": (
+        "what a device does to a network, as the Gaussian noise with the same error for each layer",
+        {
+            "name": _NAME,
+            "--t": _TIMES,
+            "--model": {"type": str, "help": "name, package.module:callable or file.py:callable"},
+            "--model-args": {
+                "type": str,
+                "nargs": "+",
+                "default": [],
+                "help": "its arguments, such as num_classes=100",
+            },
+            "--weights": {"type": Path, "help": "a .safetensors, .pt, .pth or .th file"},
+            "--chips": {"type": int, "default": 4, "help": "how many are measured, >= 1"},
+            "--seed": _SEED,
+            "--out": {"type": Path, "help": "a .csv file for the table; default: the terminal only"},
+        },
+        (
+            (
+                "noiserobust profiles equivalent pcm-hermes-2 --t 1d --model digits-mlp \\\n"
+                "--weights runs/rwp/seed0/best.safetensors"
+            ),
+        ),
+    ),
+    "fit": (
+        "a profile of a device of your own, from measurements",
+        {
+            "name": {
+                "type": str,
+                "nargs": "?",
+                "help": "a .csv file, a reading a line: columns target_us, measured_us, time_s and perhaps device",
+            },
+            "--unit": {"type": str, "help": "of conductances whose column does not say it: s, ms, us or ns"},
+            "--time-unit": {"type": str, "help": "of times whose column does not say it: s, min, h or d"},
+            "--t-0": {
+                "type": str,
+                "help": "time of the first read after programming, such as 20s; default: the first measured",
+            },
+            "--degree": {"type": int, "default": 2, "help": "of the polynomials of the target, >= 0"},
+            "--out": {"type": Path, "help": "a .yaml file for the profile; a picture gets the same name"},
+        },
+        ("noiserobust profiles fit measurements.csv --out my-device.yaml",),
     ),
 }
-"""Options, each with the actions that take it and what the parser is told."""
+"""By name: what it tells, its arguments with what the parser is told of each, examples."""
 
 
 def add_profiles(parser: ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("action", type=str, help="list, show, plot, equivalent or fit")
-    parser.add_argument(
-        "name", type=str, nargs="?", help="the profile, a name or a .yaml file; of fit measurements, a .csv file"
-    )
-    for option, (users, told) in _OPTIONS.items():
-        text = f"{', '.join(users)}: {told['help']}"
-        parser.add_argument(f"--{option.replace('_', '-')}", **{**told, "help": text})
+    """Add the actions."""
+    parser.epilog = examples("noiserobust profiles list", "noiserobust profiles show --help")
+    actions = parser.add_subcommands(dest="action")
+    for name, (summary, arguments, commands) in _ACTIONS.items():
+        sub = make_parser(f"{summary[0].upper()}{summary[1:]}.", epilog=examples(*commands))
+        for argument, told in arguments.items():
+            sub.add_argument(argument, **told)
+        actions.add_subcommand(name, sub, help=summary)
 
 
 def profiles(settings: Namespace) -> None:
     """Run it."""
-    action = check_choice("action", settings.action, ACTIONS)
-    for option, (users, told) in _OPTIONS.items():
-        if settings[option] != told.get("default") and action not in users:
-            raise InvalidValueError(
-                f"Expected `--{option.replace('_', '-')}` with {', '.join(users)} only, but got {action}"
-            )
-    if action == "list" and settings.name is not None:
-        raise InvalidValueError(f"Expected `profiles list` to stand alone, but got {settings.name!r}")
+    action, own = settings.action, settings[settings.action]
     if action == "list":
         _list()
-    elif settings.name is None:
+        return
+    if own.name is None:
         what = "a file of measurements" if action == "fit" else "the name of a profile"
         raise InvalidValueError(f"Expected `profiles {action}` to be followed by {what}, but got none")
-    elif action == "show":
-        _show(settings)
-    elif action == "plot":
-        _plot(settings)
-    elif action == "fit":
-        _fit(settings)
-    else:
-        _equivalent(settings)
+    {"show": _show, "plot": _plot, "equivalent": _equivalent, "fit": _fit}[action](own)
 
 
 def _as_yaml(profile: Profile) -> str:
@@ -155,7 +185,7 @@ def _fit(settings: Namespace) -> None:
     for name, value in fit.goodness.items():
         print(f"{name:<{width}}  {'        -' if value is None else format(value, '9.5g')}")
     if (fit.goodness["chi_square"] or 0) > 2:
-        print("chi_square is far above 1: the model does not describe these measurements, see the picture")
+        say("chi_square is far above 1: the model does not describe these measurements, see the picture")
     print(f"{out}\n{out.with_suffix('.png')}")
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from noiserobust.cli.printing import visible
+from noiserobust.cli.help import examples
 from noiserobust.errors import InvalidValueError, check_choice
+from noiserobust.log import note
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 
 
 def add_report(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples("noiserobust report results runs --spec 90 --target 0.2 --out report")
     parser.add_argument(
         "folders", type=Path, nargs="+", help="result folders, or folders that contain some; also trainings, diagnoses"
     )
-    parser.add_argument("--spec", type=float, help="accuracy in percent that a good chip has; default: clean - drop")
+    parser.add_argument(
+        "--spec",
+        type=float,
+        help="accuracy in percent that a good chip has; default: clean - drop",
+    )
     parser.add_argument(
         "--target",
         type=str,
@@ -26,7 +31,9 @@ def add_report(parser: ArgumentParser) -> None:
         default=[],
         help="the level that counts, 0.1 or 1d or gaussian=0.1; default: the largest of each noise",
     )
-    parser.add_argument("--drop", type=float, default=5.0, help="points that may be lost at a tolerable level")
+    parser.add_argument(
+        "--drop", type=float, default=5.0, help="points of accuracy that may be lost at a tolerable level"
+    )
     parser.add_argument("--baseline", type=str, help="the method that others are compared with; default: the first")
     parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
 
@@ -41,6 +48,10 @@ def report(settings: Namespace) -> None:
 
 def add_compare(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust compare results/gaussian --baseline sgd",
+        "noiserobust compare results/gaussian --format latex --out table.tex",
+    )
     parser.add_argument("folders", type=Path, nargs="+", help="result folders, or folders that contain some")
     parser.add_argument("--baseline", type=str, help="the method that others are compared with; default: the first")
     parser.add_argument("--apart", action="store_true", help="take each folder for a method of its own, named after it")
@@ -59,11 +70,11 @@ def compare(settings: Namespace) -> None:
     from noiserobust.results.files import write_atomic
 
     found = compare_folders(settings.folders, settings.baseline, apart=settings.apart)
-    text = write_comparison(found, settings.format)
-    for note in found.notes:
-        print(visible(f"note: {note}"), file=sys.stderr)
+    for text in found.notes:
+        note(text)
+    table = write_comparison(found, settings.format)
     if settings.out is None:
-        print(text)
+        print(table)
         return
-    write_atomic(settings.out.resolve(), text + "\n")
+    write_atomic(settings.out.resolve(), table + "\n")
     print(settings.out)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.cli.executing import add_executing, executing
+from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DOWNLOAD, checked_settings
 from noiserobust.config import TrainConfig
 from noiserobust.errors import MissingFileError, NoiseRobustError
@@ -24,6 +25,11 @@ class UnfinishedSweepError(NoiseRobustError, RuntimeError):
 
 def add_sweep(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust sweep --config sweep.yaml --dry-run --out sweeps/digits",
+        "noiserobust sweep --config sweep.yaml --executor processes --out sweeps/digits",
+        "noiserobust sweep --config sweep.yaml --status --out sweeps/digits",
+    )
     parser.add_argument(
         "--config",
         type=Path,

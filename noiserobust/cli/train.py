@@ -6,13 +6,20 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
+from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DOWNLOAD
 from noiserobust.config import TrainConfig
 from noiserobust.errors import check_number
+from noiserobust.log import quiet
 
 
 def add_train(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust train --model digits-mlp --data digits --epochs 5 --seeds 0 1 --out runs/sgd",
+        "noiserobust train --model digits-mlp --data digits --method.name rwp --method.noise.level 0.2 \\\n"
+        "--epochs 5 --seeds 0 1 --out runs/rwp",
+    )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the settings below")
     parser.add_class_arguments(TrainConfig)
     parser.add_argument(
@@ -30,7 +37,7 @@ def add_train(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--download", action="store_true", help=DOWNLOAD)
     parser.add_argument(
-        "--checkpoint-minutes", type=float, default=5.0, help="longest time between two checkpoints, >= 0"
+        "--checkpoint-minutes", type=float, default=5.0, help="longest time between two checkpoints, in minutes, >= 0"
     )
 
 
@@ -57,7 +64,7 @@ def train(settings: Namespace) -> None:
             resume=settings.resume,
             download=settings.download,
             checkpoint_seconds=60 * minutes,
-            progress=True,
+            progress=not quiet(),
         )
     if ranks.leads:
         for path in paths:

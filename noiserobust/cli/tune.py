@@ -7,6 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.cli.executing import add_executing, executing
+from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DOWNLOAD, checked_settings
 from noiserobust.config import TrainConfig
 from noiserobust.errors import MissingFileError
@@ -14,6 +15,9 @@ from noiserobust.errors import MissingFileError
 
 def add_tune(parser: ArgumentParser) -> None:
     """Add the arguments."""
+    parser.epilog = examples(
+        "noiserobust tune --profile pcm-nandakumar-2019 --config base.yaml --trials 12 --out tuned/pcm"
+    )
     parser.add_argument("--profile", type=str, required=True, help="the device: a profile's name, or FILE.yaml")
     parser.add_argument("--t", type=str, default="1d", help="time since programming that is tuned for; default: 1d")
     parser.add_argument(

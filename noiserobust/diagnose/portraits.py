@@ -18,6 +18,7 @@ from noiserobust.errors import InvalidValueError, NoiseRobustError, OutputError,
 from noiserobust.evaluate.files import EvaluateConfig
 from noiserobust.evaluate.forward import pick_device
 from noiserobust.executors import Executor, FailedJobsError
+from noiserobust.log import say
 from noiserobust.report.gather import find
 from noiserobust.report.papers.surroundings import is_random
 from noiserobust.results.files import read_json, sha256
@@ -101,7 +102,7 @@ def make_portraits(
         name, run, kind, split = wanted[folder]
         what = f"{name}, {kind} {split}".rstrip()
         if progress:
-            print(f"{number} of {len(lacking)} to be computed: {what}", flush=True)
+            say(f"{number} of {len(lacking)} to be computed: {what}")
         try:
             _make(run, kind, split, folder, config, executor, progress)
         except (OutputError, FailedJobsError):

@@ -108,6 +108,12 @@ def evaluate(
         InvalidValueError: if an argument is not valid, or model, data and noise do not fit together.
         OutputError: if ``out`` cannot be written to.
         FailedJobsError: if draws could not be computed because workers died, after all others are.
+
+    >>> import noiserobust as nr
+    >>> model, data = nr.build_model("digits-mlp"), nr.load_data("digits", "test")
+    >>> result = nr.evaluate(model, data, noise=nr.GaussianNoise(0.05), levels=[0, 0.05], draws=2)
+    >>> result.draws["level"].tolist()
+    [0.0, 0.05, 0.05]
     """
     subjects = subjects_of(models, method, train_seeds)
     if not isinstance(noise, Noise):

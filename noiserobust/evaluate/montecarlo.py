@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ from noiserobust.results.claims import chip_table, tolerance_table
 from noiserobust.results.store import Row, as_frame
 from noiserobust.results.summary import precision, summarize
 from noiserobust.rng import Stream
+
+_log = logging.getLogger(__name__)
 
 Part = tuple[int, int]
 """Which part of how many."""
@@ -129,6 +132,7 @@ def run(
     have = {(*_identity(row), row["metric"]) for row in rows}
     total, missing = missing_jobs(subjects, forward, plan, rows, part)
     done_now: set[Job] = set()
+    _log.info("%d draws: %d are done, %d to do", total, total - len(missing), len(missing))
     with progress_bar(total, "draw", done=total - len(missing), shown=progress) as bar:
         for job, found in (executor or Serial()).map(Draws(subjects, forward, plan), missing):
             done_now.add(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from noiserobust.evaluate.folding import NORMS, FoldedNetwork
 from noiserobust.memory import out_of_memory
 from noiserobust.noise.sites import Site
 from noiserobust.perturb import Change, displaced
+
+_log = logging.getLogger(__name__)
 
 Changes = Iterable[tuple[Site, Change]]
 Few = Callable[[torch.dtype], list[Any]]
@@ -105,6 +108,8 @@ def fastest(model: nn.Module, sites: Sequence[Site], precision: str, few: Few) -
     exact = _folded(model, sites, plain.dtype)
     wanted = None if exact is None else _outputs(as_it_is(model, "fp32"), few)
     if exact is None or wanted is None or _error(_outputs(exact, few), wanted) > _EXACT:
+        why = "it cannot be traced" if exact is None else "it would not give the same outputs"
+        _log.info("normalisation is not folded: %s", "it fails on the data" if exact and wanted is None else why)
         return plain
     if precision == "fp32":
         return exact

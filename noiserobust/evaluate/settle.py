@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,8 @@ from noiserobust.evaluate.plan import Plan, Subject
 from noiserobust.noise.base import chip_stream
 from noiserobust.noise.sites import find_sites
 from noiserobust.perturb import noisy_weights
+
+_log = logging.getLogger(__name__)
 
 CHIPS = 3
 EXAMPLES = 2000
@@ -58,6 +61,8 @@ def settle(subject: Subject, forward: Forward, plan: Plan) -> Settled:
         if not found["compared"]["agrees"]:
             exact = replace(asked, precision="fp32")
             found |= {"precision": "fp32", "path": exact.network(model, sites).path}
+        _log.info("bf16 against fp32: %s", found["compared"])
+    _log.info("network: %s; %s; batches of %s", found["path"], found["precision"], batch_size or "the loader")
     return found
 
 

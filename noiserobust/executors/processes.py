@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -37,6 +38,8 @@ from noiserobust.executors.base import (
 )
 from noiserobust.results.lock import FolderLock
 from noiserobust.threads import cores
+
+_log = logging.getLogger(__name__)
 
 _LARGE = 1 << 20  # bytes
 _PREFIX = "noiserobust-"
@@ -91,6 +94,7 @@ class Processes(Executor):
                                 yield job, result
                             del running[future]
                 except BrokenProcessPool:
+                    _log.info("a worker died; %d jobs are done again", len(running))
                     alone = len(running) == 1
                     workers = self.workers  # how many jobs are to come may not be known at this moment
                     for job in running.values():

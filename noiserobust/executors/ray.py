@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from noiserobust.executors.base import (
     search_path,
     unusable,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Ray(Executor):
@@ -110,6 +113,7 @@ class Ray(Executor):
                         raise error.cause from None
                     failures[job] = reason(error.cause)
                 except ray.exceptions.RayError as error:
+                    _log.info("a worker died, and is replaced: %s", reason(error))
                     start()
                     tries[job] += 1
                     if tries[job] < TRIES:

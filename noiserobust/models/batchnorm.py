@@ -49,6 +49,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, ...] 
 
     Raises:
         InvalidValueError: if there is no batch. After this and any other error the statistics are what they were.
+
+    >>> model = torch.nn.BatchNorm1d(1)
+    >>> recalibrate(model, [torch.tensor([[1.0], [3.0]])])
+    >>> model.running_mean
+    tensor([2.])
     """
     layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     saved = [b.clone() for b in statistics(model)]

@@ -87,6 +87,9 @@ def find_sites(model: nn.Module, select: Select | None = None) -> list[Site]:
     Raises:
         InvalidValueError: if nothing is selected, a pattern matches nothing, or a weight cannot be changed in place
             (sharded, meta or lazy tensors, weights computed by the old hook-based ``weight_norm`` and ``prune``).
+
+    >>> [site.name for site in find_sites(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)))]
+    ['0.weight', '2.weight']
     """
     if not isinstance(model, nn.Module):
         raise InvalidValueError(f"Expected `model` to be a module, but got {type(model).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -42,6 +43,9 @@ BEST_FILE, LAST_FILE, METRICS_FILE = "best.safetensors", "last.safetensors", "me
 
 MakeScore = Callable[[ArrayData, Normalize, TrainConfig, int, torch.device], Score]
 """Makes the measure of held-out accuracy for one train seed; the evaluator has it, the trainer does not import it."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Recorder(Protocol):
@@ -158,6 +162,7 @@ def train_seeds(
             results = [folder / name for name in (BEST_FILE, LAST_FILE)]  # in the order in which they are written
             ranks.wait()
             if all(file.is_file() and file.stat().st_size for file in results):
+                _log.info("train seed %d is finished, and kept", seed)
                 continue
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
             model = _build(config, seed)
@@ -234,6 +239,7 @@ class _Run:
                     raise ValueError("epochs are missing")
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 raise not_a_checkpoint(self.checkpoint) from error
+            _log.info("%s: goes on from epoch %d, step %d", folder, trainer.progress.epoch, trainer.progress.index)
         self.saved = time.monotonic()
 
     def finish(self, progress: bool) -> None:
@@ -259,6 +265,7 @@ class _Run:
 
             for epoch in trainer.epochs(tick):
                 self.rows.append(epoch.as_row())
+                _log.debug("%s: %s", label, epoch)
                 shown = {"loss": f"{epoch.train_loss:.3f}", "noisy": f"{epoch.held_out_perturbed_accuracy:.1f}%"}
                 if config.method.schedule.name != "constant":
                     shown["strength"] = f"{epoch.strength:.2f}"

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from noiserobust.cli import main
-from noiserobust.cli.printing import Visible, error_line, visible
 from noiserobust.config import TrainConfig
 from noiserobust.errors import InvalidValueError
+from noiserobust.printing import Visible, error_line, visible
 from noiserobust.results.store import DrawStore
 
 CONTROL = [*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\u2066", "\u2028"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from noiserobust.errors import InvalidValueError
 
@@ -21,9 +22,10 @@ class Action:
     Args:
         name: as on the command line.
         summary: what it finds out, for the help.
-        options: which it takes; one that other actions take too has the same type there.
+        options: which it takes.
         required: those that have to be given.
         run: does it; is given the options of the action, those that are not given with their default.
+        examples: commands as they are typed, the first one runs as it is after ``noiserobust train --help``'s.
         only_with: options that have no effect without another one, by which of them is needed.
     """
 
@@ -32,27 +34,27 @@ class Action:
     options: Options
     required: Sequence[str]
     run: Callable[[Namespace], None]
+    examples: Sequence[str]
     only_with: Mapping[str, str] = field(default_factory=dict)
 
-    def __call__(self, settings: Namespace, others: Sequence[Action]) -> None:
+    def add(self, parser: ArgumentParser) -> None:
+        """Add its options."""
+        for option, told in self.options.items():
+            # Without a default: it is to be seen what was given.
+            needed = {"required": True} if option in self.required else {"default": SUPPRESS}
+            parser.add_argument(spelt(option), **{**told, **needed})
+
+    def __call__(self, settings: Namespace) -> None:
         """Run it.
 
         Args:
-            settings: of all actions, as far as they are given.
-            others: all actions, whose options are refused here.
+            settings: options, as far as they are given.
 
         Raises:
-            InvalidValueError: if an option is missing, or one is given that is not of this action or has no effect.
+            InvalidValueError: if an option is given that has no effect.
         """
         # As it stands: 0 is given, and may be refused; switches that are off are not.
         given = {name: v for name, v in settings.as_dict().items() if v is not None and v is not False}
-        for option in given:
-            users = [action.name for action in others if option in action.options]
-            if users and option not in self.options:
-                raise InvalidValueError(f"Expected `{spelt(option)}` with {', '.join(users)} only, but got {self.name}")
-        missing = [f"`{spelt(option)}`" for option in self.required if option not in given]
-        if missing:
-            raise InvalidValueError(f"Expected {', '.join(missing)} to be given, but got nothing")
         for option, needed in self.only_with.items():
             if option in given and needed not in given:
                 raise InvalidValueError(f"Expected `{spelt(option)}` with `{spelt(needed)}` only, but got it without")

@@ -15,6 +15,7 @@ from noiserobust.cli.diagnose.options import (
     noise_at_level,
     show,
 )
+from noiserobust.log import say
 
 _OPTIONS: Told = {
     **WEIGHTS,
@@ -51,8 +52,8 @@ def _run(settings: Namespace) -> None:
         progress=True,
     )
     show(found[found["layer"] == ""].drop(columns="layer"))
-    print("of the mean loss in evaluation mode, nats; standard error over probes; by layer in the table")
-    print(f"{settings.out}: curvature.csv, manifest.json")
+    say("of the mean loss in evaluation mode, nats; standard error over probes; by layer in the table")
+    say(f"{settings.out}: curvature.csv, manifest.json")
 
 
 CURVATURE = Action(
@@ -61,4 +62,14 @@ CURVATURE = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    (
+        (
+            "noiserobust diagnose curvature --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --examples 200 --probes 5 --out results/curvature"
+        ),
+        (
+            "noiserobust diagnose curvature --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --examples 200 --noise gaussian --level 0.05 --out results/predicted"
+        ),
+    ),
 )

@@ -16,6 +16,7 @@ from noiserobust.cli.diagnose.options import (
     show,
 )
 from noiserobust.errors import InvalidValueError, check_number
+from noiserobust.log import say
 
 _OPTIONS: Told = {
     **WEIGHTS,
@@ -85,7 +86,7 @@ def _run(settings: Namespace) -> None:
         print("critical perturbation length")
         show(critical)
     files = ["gradients.csv", *([] if critical is None else ["critical.csv"]), "manifest.json"]
-    print(f"{settings.out}: {', '.join(files)}")
+    say(f"{settings.out}: {', '.join(files)}")
 
 
 GRADIENTS = Action(
@@ -94,5 +95,15 @@ GRADIENTS = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    (
+        (
+            "noiserobust diagnose gradients --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --rho 0.05 --critical 0.5 --out results/gradients"
+        ),
+        (
+            "noiserobust diagnose gradients --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --noise gaussian --level 0.1 --draws 4 --out results/gradients-rwp"
+        ),
+    ),
     {"draws": "noise"},
 )

@@ -8,6 +8,7 @@ from noiserobust.cli.diagnose.action import Action
 from noiserobust.cli.diagnose.options import BATCH_SIZE, EXAMPLES, EXECUTOR, LEVEL, NOISE, WEIGHTS, Told
 from noiserobust.cli.parsing import model_args
 from noiserobust.config import PRECISIONS
+from noiserobust.log import say
 
 _OPTIONS: Told = {
     **WEIGHTS,
@@ -67,7 +68,7 @@ def _run(settings: Namespace) -> None:
         executor=make_executor(settings.executor, settings.workers, settings.address),
     )
     if settings.shard is not None:
-        print(f"{settings.out}: {len(table) // len(METRICS)} points of part {settings.shard}; `merge` joins the parts")
+        say(f"{settings.out}: {len(table) // len(METRICS)} points of part {settings.shard}; `merge` joins the parts")
         return
     losses = table[table["metric"] == "loss"]
     for (method, seed), own in losses.groupby(["method", "train_seed"], sort=False):
@@ -75,7 +76,7 @@ def _run(settings: Namespace) -> None:
         where = f"x = {low['x']:.3g}" + (f", y = {low['y']:.3g}" if low["y"] == low["y"] else "")
         print(f"{method}, train seed {seed}: loss {low['value']:.4g} to {own['value'].max():.4g}, lowest at {where}")
     names = ["landscape.png, .svg, .pdf", *(["landscape-3d.png, .svg, .pdf"] if losses["y"].notna().any() else [])]
-    print(f"{settings.out}: {LANDSCAPE_FILE}, {', '.join(names)}, draws.csv, manifest.json")
+    say(f"{settings.out}: {LANDSCAPE_FILE}, {', '.join(names)}, draws.csv, manifest.json")
 
 
 LANDSCAPE = Action(
@@ -84,4 +85,14 @@ LANDSCAPE = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    (
+        (
+            "noiserobust diagnose landscape --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --points 11 --out results/landscape"
+        ),
+        (
+            "noiserobust diagnose landscape --model digits-mlp --weights runs/sgd/seed0/best.safetensors \\\n"
+            "--data digits --along checkpoint --to runs/rwp/seed0/best.safetensors --dimensions 1 --out results/path"
+        ),
+    ),
 )

@@ -42,12 +42,15 @@ EXAMPLES: Told = {
 """Of those that look at data."""
 
 BATCH_SIZE: Told = {
-    "batch_size": {"type": int, "help": "examples a pass through the network, such as 256; default: chosen"},
+    "batch_size": {
+        "type": int,
+        "help": "examples a pass, >= 1, such as 256; default: by the size of the largest layer",
+    },
 }
 
 EXECUTOR: Told = {
     "executor": {"type": str, "default": "serial", "help": "serial, processes (of this machine) or ray"},
-    "workers": {"type": int, "help": "of processes and ray; default: one for each core, or each GPU"},
+    "workers": {"type": int, "help": "how many, with processes and ray, >= 1; default: one a core, or GPU"},
     "address": {"type": str, "help": "of a Ray cluster; auto: the one that this machine is part of"},
 }
 """Of those that are made of noise draws."""

@@ -10,6 +10,7 @@ from noiserobust.cli.diagnose.action import Action
 from noiserobust.cli.diagnose.options import BATCH_SIZE, EXAMPLES, EXECUTOR, LEVEL, NOISE, WEIGHTS, Told
 from noiserobust.cli.parsing import model_args
 from noiserobust.config import PRECISIONS
+from noiserobust.log import say
 
 if TYPE_CHECKING:
     from noiserobust.results.sensitivity import Sensitivity
@@ -54,7 +55,7 @@ def _sensitivity(settings: Namespace) -> None:
         _print_digital(found)
     files = ["sensitivity.csv", "sensitivity.png", "sensitivity.svg", "sensitivity.pdf", "layers.csv", "manifest.json"]
     files[1:1] = [] if found.digital is None else ["digital.csv"]
-    print(f"{settings.out}: {', '.join(files)}")
+    say(f"{settings.out}: {', '.join(files)}")
 
 
 def _print_layers(found: Sensitivity) -> None:
@@ -76,8 +77,8 @@ def _print_layers(found: Sensitivity) -> None:
         columns = [name for name in _RANKED if name in ranked]
         print(ranked.to_string(index=False, columns=columns, float_format="%.2f"))
         if noisy["n_seeds"] == 1:
-            print("one weight file: intervals over train seeds are not estimable")
-    print("lost: with noise on the layer only; gained: with noise on all others; points of accuracy")
+            say("one weight file: intervals over train seeds are not estimable")
+    say("lost: with noise on the layer only; gained: with noise on all others; points of accuracy")
 
 
 def _print_digital(found: Sensitivity) -> None:
@@ -91,7 +92,7 @@ def _print_digital(found: Sensitivity) -> None:
         share = f"{100 * last['digital_share']:.3g}% of the weights"
         print(f"{method}: {names} digital, {share}: {last['mean']:.4g} on {last['n_draws']} fresh chips")
         if not last["reached"]:
-            print(
+            say(
                 f"{method}: that is below the wanted {last['wanted']:g}, which was reached on the chips of the search "
                 "only; more --draws make the choice safer, a higher --wanted leaves room"
             )
@@ -103,4 +104,10 @@ SENSITIVITY = Action(
     _OPTIONS,
     ("model", "weights", "data", "noise", "level", "out"),
     _sensitivity,
+    (
+        (
+            "noiserobust diagnose sensitivity --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --noise gaussian --level 0.2 --draws 5 --wanted 80 --out results/layers"
+        ),
+    ),
 )

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from noiserobust.cli.diagnose.action import Action
 from noiserobust.cli.diagnose.options import BATCH_SIZE, EXAMPLES, EXECUTOR, NOISE, WEIGHTS, Told, diagnose_config, show
 from noiserobust.errors import InvalidValueError
+from noiserobust.log import say
 
 _OPTIONS: Told = {
     **WEIGHTS,
@@ -64,8 +65,8 @@ def _run(settings: Namespace) -> None:
         executor=make_executor(settings.executor, settings.workers, settings.address),
     )
     show(found)
-    print(f"loss of the {settings.split} examples, nats; standard error over noise draws (average) or batches (ascent)")
-    print(f"{settings.out}: sharpness.csv, manifest.json{'; average/draws.csv' if noise else ''}")
+    say(f"loss of the {settings.split} examples, nats; standard error over noise draws (average) or batches (ascent)")
+    say(f"{settings.out}: sharpness.csv, manifest.json{'; average/draws.csv' if noise else ''}")
 
 
 SHARPNESS = Action(
@@ -74,5 +75,11 @@ SHARPNESS = Action(
     _OPTIONS,
     ("model", "weights", "data", "out"),
     _run,
+    (
+        (
+            "noiserobust diagnose sharpness --model digits-mlp --weights runs/rwp/seed0/best.safetensors \\\n"
+            "--data digits --noise gaussian --levels 0.05 0.1 --rhos 0.05 --out results/sharpness"
+        ),
+    ),
     {**dict.fromkeys(("draws", *EXECUTOR), "noise"), "m": "rhos", "batches": "rhos"},
 )
