@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -77,8 +78,6 @@ def plan(number: int, readers: Sequence[str] | None = None, module: str = "reade
 
 def spoil(folder: Path, reader: Any, item: Input, seed: int, met: int) -> tuple[str, str]:
     """Spoil one file in a folder; return its name and what was done."""
-    from binary_mutations import mutations
-
     rng = random.Random(f"{seed}/{item.reader}/{item.number}")
     path = rng.choice(reader.files(folder))
     if reader.binary:
@@ -86,6 +85,8 @@ def spoil(folder: Path, reader: Any, item: Input, seed: int, met: int) -> tuple[
         odd = [kind for kind in ANY if kind not in ("UTF-16", "not UTF-8")]
         kind = odd[met // 8 % len(odd)] if met % 8 == 0 else _RANDOM_BYTES
         if kind == _RANDOM_BYTES:
+            from binary_mutations import mutations
+
             path.write_bytes(next(mutations(path.read_bytes(), rng)))
         else:
             ANY[kind](path, rng)
@@ -108,46 +109,72 @@ def listing(folder: Path, but: Sequence[Path] = ()) -> dict[str, tuple[object, .
     return found
 
 
-def work(connection: Connection, seed: int, home: str, module: str) -> None:
-    """Read inputs until there are no more; run in a process of its own."""
-    import warnings
+class Desk:
+    """Where inputs are made and read, one after the other.
 
-    import noiserobust.data.digits
-    import noiserobust.evaluate.files
-    import noiserobust.noise.profiles
-    import noiserobust.report.papers.write  # noqa: F401
+    Args:
+        seed: with an input's number it determines the file.
+        home: folder for all that is written.
+        module: in which readers are listed.
+    """
 
-    warnings.simplefilter("ignore")
-    found = import_module(module)
-    os.environ["MPLCONFIGDIR"] = str(Path(home, "matplotlib"))
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, resource.RLIM_INFINITY))
-    valid: dict[str, Path] = {}
-    connection.send("ready")
-    while (task := connection.recv()) is not None:
-        item, met = task
-        reader = found.READERS[item.reader]
-        base = Path(tempfile.mkdtemp(dir=home))
-        folder, out = base / "given" / "in", base / "out"
-        if item.reader not in valid:
-            made = valid[item.reader] = Path(tempfile.mkdtemp(dir=home))
-            reader.make(made)
-        shutil.copytree(valid[item.reader], folder)
-        (base / "beside").mkdir()
-        (base / "beside" / "draws.csv").write_text("of somebody else")
-        file, kind = spoil(folder, reader, item, seed, met)
-        connection.send((file, kind))
-        os.chdir(base / "beside")
-        own = (out, *(folder / name for name in found.OUTPUTS.get(item.reader, "").split()))
-        before = listing(base, own)
-        outcome, said = judged(reader.read, folder, out)
-        after = listing(base, own)
+    def __init__(self, seed: int, home: str, module: str) -> None:
+        self.seed, self.home = seed, Path(home)
+        self.found = import_module(module)
+        self._valid: dict[str, Path] = {}
+
+    def lay(self, item: Input, met: int) -> tuple[str, str]:
+        """Make an input, the ``met``-th of its reader; return the name of the file and what is wrong with it."""
+        self.reader = self.found.READERS[item.reader]
+        if item.reader not in self._valid:
+            self._valid[item.reader] = Path(tempfile.mkdtemp(dir=self.home))
+            self.reader.make(self._valid[item.reader])
+        self.base = self.home / f"input{item.number}"
+        shutil.rmtree(self.base, ignore_errors=True)  # of a worker that has died of it
+        self.folder, self.out = self.base / "given" / "in", self.base / "out"
+        shutil.copytree(self._valid[item.reader], self.folder)
+        (self.base / "beside").mkdir()
+        (self.base / "beside" / "draws.csv").write_text("of somebody else")
+        self.own = (self.out, *(self.folder / name for name in self.found.OUTPUTS.get(item.reader, "").split()))
+        return spoil(self.folder, self.reader, item, self.seed, met)
+
+    def read(self) -> tuple[str, str]:
+        """Have the input read; return what came of it, and what was said."""
+        before, place = listing(self.base, self.own), Path.cwd()
+        os.chdir(self.base / "beside")
+        try:
+            outcome, said = judged(self.reader.read, self.folder, self.out)
+        finally:
+            os.chdir(place)
+        after = listing(self.base, self.own)
         if before != after:
             strays = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
             outcome, said = STRAY, f"{', '.join(strays)}; {said}"
-        os.chdir("/")
-        shutil.rmtree(base, ignore_errors=True)
-        connection.send((outcome, said))
+        shutil.rmtree(self.base, ignore_errors=True)
+        return outcome, said
+
+
+def work(connection: Connection, seed: int, home: str, module: str) -> None:
+    """Read inputs until there are no more; run in a process of its own."""
+    desk = Desk(seed, home, module)
+    warnings.simplefilter("ignore")
+    os.environ["MPLCONFIGDIR"] = str(Path(home, "matplotlib"))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY, resource.RLIM_INFINITY))
+    connection.send("ready")
+    while (task := connection.recv()) is not None:
+        connection.send(desk.lay(*task))
+        connection.send(desk.read())
+
+
+def numbered(items: Sequence[Input]) -> list[tuple[Input, int]]:
+    """Return inputs, each with how many of its reader are before it."""
+    met: Counter[str] = Counter()
+    found = []
+    for item in items:
+        found.append((item, met[item.reader]))
+        met[item.reader] += 1
+    return found
 
 
 def judged(read: Callable[[Path, Path], object], folder: Path, out: Path) -> tuple[str, str]:
@@ -177,7 +204,7 @@ class Worker:
         self.item: Input | None = None
         self.file = self.kind = ""
         self.since = time.monotonic()
-        self.ready = False
+        self.ready = self.gone = False
 
     def give(self, item: Input, met: int) -> None:
         """Have an input read."""
@@ -218,19 +245,14 @@ def run(
     """
     Path(home).mkdir(parents=True, exist_ok=True)
     how = seed, home, module
-    met: Counter[str] = Counter()
-    waiting = []
-    for item in items:
-        waiting.append((item, met[item.reader]))
-        met[item.reader] += 1
-    waiting.reverse()
+    waiting = numbered(items)[::-1]
     crew = [Worker(*how) for _ in range(min(workers, len(items)))]
     try:
         while waiting or any(worker.item for worker in crew):
             for place, worker in enumerate(crew):
                 if worker.item and time.monotonic() - worker.since > seconds:
                     yield worker.case(HANG, f"more than {seconds:g} s")
-                elif worker.process.is_alive() or worker.connection.poll():
+                elif not worker.gone:
                     continue
                 elif worker.item:
                     yield worker.case(TRACEBACK, f"the process ended with {worker.process.exitcode}")
@@ -238,12 +260,13 @@ def run(
                     raise RuntimeError("a worker could not be started")
                 worker.stop()
                 crew[place] = Worker(*how)
-            for found in wait([worker.connection for worker in crew], timeout=1.0):
+            for found in wait([worker.connection for worker in crew if not worker.gone], timeout=1.0):
                 worker = next(w for w in crew if w.connection is found)
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
-                    time.sleep(0.1)  # until the process counts as ended
+                    worker.process.join()
+                    worker.gone = True
                     continue
                 if message == "ready":
                     worker.ready = True

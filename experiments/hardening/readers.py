@@ -18,6 +18,10 @@ from binary_mutations import BINARY_READERS, files  # noqa: E402
 from paper_folders import configuration, make_filters, make_landscape, make_run  # noqa: E402
 from report_folders import make_folder, make_rows, make_sensitivity, make_training  # noqa: E402
 
+# What is imported where it is needed is there already when memory is limited and time is taken.
+import noiserobust.data.digits  # noqa: E402
+import noiserobust.evaluate.files  # noqa: E402
+import noiserobust.report.papers.write  # noqa: E402, F401
 from noiserobust.cli import main  # noqa: E402
 from noiserobust.errors import InvalidValueError  # noqa: E402
 from noiserobust.results.diagnostics import read_diagnostics  # noqa: E402

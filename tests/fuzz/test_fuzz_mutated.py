@@ -25,7 +25,7 @@ QUICK = ["compare, interrupted", "merge", "profiles show", "evaluate, continued"
 QUICK += [name for name in READERS if name.startswith("read_")]
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [2, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", QUICK)
 def test_a_spoiled_file_is_refused_or_read(name, number, tmp_path):
     reader = READERS[name]

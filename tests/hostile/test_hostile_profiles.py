@@ -49,7 +49,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 def test_whatever_stands_at_whatever_place_is_refused_or_usable():
     accepted = 0
     for number in range(len(places(CONTENT))):
-        for wrong in WRONG:
+        for wrong in WRONG[number % 3 :: 3]:  # each with some, all with each
             content = copy.deepcopy(CONTENT)
             inside, key = places(content)[number]
             inside[key] = copy.deepcopy(wrong)
@@ -58,7 +58,7 @@ def test_whatever_stands_at_whatever_place_is_refused_or_usable():
                 accepted += 1
             if accepted % 10 == 1:
                 assert torch.isfinite(noise.perturb(torch.ones(2, 3), nr.Stream(0, "w"))).all()
-    assert 50 < accepted < 0.2 * len(WRONG) * len(places(CONTENT))
+    assert 20 < accepted < 0.1 * len(WRONG) * len(places(CONTENT))
 
 
 @pytest.mark.parametrize(

@@ -195,14 +195,14 @@ def test_a_wrong_kind_at_any_place_of_a_manifest_is_borne(tmp_path, results, rea
     valid = path.read_text()
     tried = 0
     for number in range(len(places(json.loads(valid)))):
-        for wrong in WRONG:
+        for wrong in WRONG[number % 4 :: 4]:  # each with some, all with each
             content = json.loads(valid)
             inside, key = places(content)[number]
             inside[key] = wrong
             path.write_text(json.dumps(content))
             tried += 1
             if read == "compare":
-                if tried % 12 == 0:
+                if tried % 5 == 0:
                     assert main(["compare", str(results)]) == 2  # there is one method
                 continue
             with suppress(NoiseRobustError):
@@ -212,7 +212,7 @@ def test_a_wrong_kind_at_any_place_of_a_manifest_is_borne(tmp_path, results, rea
                     with DrawStore(results, CONFIGURATION, {}) as store:
                         store.remember("settled", dict)
                     known(results, "settled")
-    assert tried > 100
+    assert tried > 30
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"x"', "null", "{}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 HARDENING = Path(__file__).parents[2] / "experiments" / "hardening"
 sys.path.insert(0, str(HARDENING))
 
-from malformed import ACCEPTED, OUTCOMES, REFUSED, Case, judged, plan, run, write  # noqa: E402
+from malformed import ACCEPTED, OUTCOMES, REFUSED, Case, Desk, Input, judged, numbered, plan, run, write  # noqa: E402
 from readers import READERS  # noqa: E402
 
 
@@ -20,11 +21,33 @@ def wrong(cases: list[Case]) -> list[Case]:
     return [case for case in cases if case.outcome not in (REFUSED, ACCEPTED)]
 
 
+SLOW = ("report", "figures", "profiles fit", "sweep", "train")
+
+
+def cases_of(items: list[Input], seed: int, home: Path) -> list[Case]:
+    """Return what becomes of inputs in this process; one that is waited for for a minute is an error."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError
+
+    desk, cases = Desk(seed, str(home), "readers"), []
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        for item, met in numbered(items):
+            signal.alarm(60)
+            file, kind = desk.lay(item, met)
+            cases.append(Case(item.number, item.reader, kind, file, *desk.read()))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    return cases
+
+
 def test_some_malformed_files_of_each_reader_are_refused_or_harmless(tmp_path):
-    cases = list(run(plan(100), 0, str(tmp_path), workers=1))
-    assert sorted(case.number for case in cases) == list(range(100))
+    quick = [name for name in READERS if not name.startswith(SLOW)]
+    cases = cases_of(plan(100, quick), 0, tmp_path)
     assert wrong(cases) == []
-    assert len({case.reader for case in cases}) > 20
+    assert {case.reader for case in cases} == set(quick)
     assert sum(case.outcome == REFUSED for case in cases) > 50
 
 
@@ -76,12 +99,10 @@ def test_faults_are_seen(tmp_path):
 
 
 def test_the_same_seed_makes_the_same_files(tmp_path):
-    names = ["read_filters", "read_landscape"]
-    first, second = (
-        {
-            (c.number, c.kind, c.outcome, c.said.replace(str(tmp_path), "")[-60:])
-            for c in run(plan(20, names), seed, str(tmp_path), workers=1)
-        }
-        for seed in (5, 5)
+    items = plan(24, ["read_filters", "read_landscape", "read_sensitivity"])
+    first, again, other = (
+        [(c.kind, c.file, c.outcome, c.said) for c in cases_of(items, seed, tmp_path)] for seed in (5, 5, 6)
     )
-    assert first == second
+    assert first == again
+    assert [case[0] for case in first] == [case[0] for case in other]
+    assert first != other
