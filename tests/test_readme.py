@@ -32,11 +32,17 @@ def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("noiserobust ")]
-    assert len(commands) == 20
+    assert len(commands) == 23
     random = np.random.default_rng(0)
     rows = [f"{g},{g + random.normal()},{t}" for g in range(1, 25) for t in (20, 3600)]
     (tmp_path / "measurements.csv").write_text("\n".join(["target_us,measured_us,time_s", *rows]))
+    grid = yaml.safe_load(blocks("yaml")[1])
+    base = grid["base"] | {"epochs": 2, "batch_size": 128}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"base": base, "grid": grid["grid"][:2]}))
     fewer = {
+        "sweep": ["--seeds", "0"],
+        "tune": ["--trials", "1", "--seeds", "0", "--draws", "1"],
         "train": ["--epochs", "1"],
         "evaluate": ["--draws", "2"],
         "figures": ["--points", "3", "--examples", "50", "--only", "1", "3", "7"],
@@ -56,12 +62,17 @@ def test_commands_run_in_order(tmp_path, monkeypatch):
 
 
 def test_the_configuration_is_valid(tmp_path, capsys):
-    (block,) = blocks("yaml")
+    block = blocks("yaml")[0]
     settings = yaml.safe_load(block)
     assert set(settings) <= set(TrainConfig.__dataclass_fields__)
     (tmp_path / "rwp.yaml").write_text(block)
     assert main(["train", "--config", str(tmp_path / "rwp.yaml"), "--out", str(tmp_path / "run")]) == 2
     assert "cifar10" in capsys.readouterr().err  # all is well but the missing data
+
+
+def test_the_grid_is_valid(tmp_path):
+    (tmp_path / "grid.yaml").write_text(blocks("yaml")[1])
+    assert main(["sweep", "--config", str(tmp_path / "grid.yaml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
 
 
 def test_links_lead_somewhere():

@@ -241,7 +241,7 @@ def train_seed(
         if better:  # among equals the longest trained, as for the trainer
             best = {name: value.clone() for name, value in digital.state_dict().items()}
         done = number * steps
-        epochs.append(Epoch(number, done, done, lr, 1.0, total / steps, clean, noisy, better, seconds))
+        epochs.append(Epoch(number, done, done, lr, 1.0, total / steps, clean, noisy, better, seconds, 1))
         print(f"seed {seed} epoch {number}: loss {total / steps:.3f}, held out {clean:.2f} clean, {noisy:.2f} noisy")
     rows = pd.DataFrame([{"train_seed": seed} | e.as_row() for e in epochs])
     write_atomic(folder / METRICS_FILE, rows[["train_seed", *(f.name for f in fields(Epoch))]].to_csv(index=False))
