@@ -8,7 +8,17 @@ import sys
 from noiserobust.errors import NoiseRobustError
 
 # Of torch's allocators, of the libraries below it, and of C++.
-_SAID = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc", "bad allocation")
+_SAID = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "ALLOC_FAILED",
+    "bad_alloc",
+    "bad allocation",
+    # cuDNN, for whose working memory there was no room with any of its ways to compute a convolution
+    "unable to find an engine",
+    "Unable to find a valid cuDNN algorithm",
+)
 
 
 def out_of_memory(error: BaseException) -> bool:
