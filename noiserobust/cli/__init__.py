@@ -55,7 +55,6 @@ _VERBS = {
 }
 
 
-@endings()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -69,13 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
-        parser = _parser()
-        settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
-        if settings.verb is None:
-            parser.print_help()
-        else:
-            _VERBS[settings.verb][1](settings[settings.verb])
-        sys.stdout.flush()
+        with endings():
+            parser = _parser()
+            settings = parse(parser, list(sys.argv[1:] if argv is None else argv))
+            if settings.verb is None:
+                parser.print_help()
+            else:
+                _VERBS[settings.verb][1](settings[settings.verb])
+            sys.stdout.flush()
     except NoiseRobustError as error:
         if os.environ.get("RANK", "0") != "0":  # of the processes that torchrun started, one speaks
             return BAD_INPUT
