@@ -66,6 +66,14 @@ def endings() -> Iterator[None]:
             _asked.clear()
 
 
+def heed() -> None:
+    """Raise :class:`Ended` if a signal has asked for an end, and what was raised then got lost, as it may in a callback
+    of a library; to be called between one piece of work and the next.
+    """
+    if _asked:
+        raise Ended(_asked[0])
+
+
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block, and never reach the processes that are started in it: it is given to
