@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "noise": GROUND | {"rng", "threads", "results"},
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
-    "data": GROUND | {"rng", "noise", "perturb", "results"},
+    "data": GROUND | {"log", "rng", "noise", "perturb", "results"},
     "train": GROUND | {"endings", "rng", "noise", "perturb", "results", "models", "data"},
     "evaluate": GROUND | {"rng", "noise", "perturb", "stats", "results", "models", "data", "executors", "progress"},
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},

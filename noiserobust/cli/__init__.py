@@ -66,6 +66,9 @@ _VERBS = {
     "completion": (add_completion, completion, "print what makes a shell complete commands, options and names"),
 }
 
+_AT_ONCE = [[verb] for verb in ("compare", "report", "figures", "profiles", "doctor", "completion")]
+"""What keeps nothing to go on from."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -108,13 +111,10 @@ def _run(arguments: list[str]) -> int:
         complain(error_line(error))
         return BAD_INPUT
     except KeyboardInterrupt as stop:
-        kept = (
-            ""
-            if arguments[:1] in (["profiles"], ["report"], ["compare"], ["figures"])
-            else "; what is finished is kept, the same command goes on from there"
-        )
+        kept = "" if arguments[:1] in _AT_ONCE else "; what is finished is kept, the same command goes on from there"
         end = stop if isinstance(stop, Ended) else Ended()
         print(f"noiserobust: {end.said}{kept}", file=sys.stderr)
+        _log.debug("%s", end.said)
         return end.status
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):

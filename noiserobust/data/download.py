@@ -14,6 +14,7 @@ from types import MappingProxyType
 from tqdm import tqdm
 
 from noiserobust.errors import InvalidValueError, MissingFileError, NoiseRobustError, OutputError, unknown_name
+from noiserobust.log import quiet
 from noiserobust.results.files import make_folder, replacing, sha256
 
 TIMEOUT_S = 60
@@ -128,7 +129,7 @@ def _chunks(url: str) -> Iterator[bytes]:
         request = urllib.request.Request(url, headers={"User-Agent": "noiserobust"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             length = int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(desc=url, total=length or None, unit="B", unit_scale=True, disable=None, leave=False)
+            bar = tqdm(desc=url, total=length or None, unit="B", unit_scale=True, disable=quiet() or None, leave=False)
             size = 0
             with bar:
                 while chunk := response.read(_CHUNK):
