@@ -146,13 +146,13 @@ class Chip(TimedNoise):
         described = {key: manifest.get(key) for key in ("profile", "overrides", "origin", "tensors")}
         if _digest(described) != manifest.get("sha256"):
             raise InvalidValueError(f"Expected {path / MANIFEST} to be as it was written, but its hash differs")
-        tensors = str(manifest.get("tensors"))
-        if not re.fullmatch("[0-9a-f]{64}", tensors):  # it is part of a file's name
+        digest = str(described["tensors"])
+        if not re.fullmatch("[0-9a-f]{64}", digest):  # it is part of a file's name
             raise InvalidValueError(f"Expected `tensors` of {path / MANIFEST} to be a SHA-256, but it is not")
-        file = path / TENSORS.format(tensors[:16])
+        file = path / TENSORS.format(digest[:16])
         with open_file(file, "chip") as opened:
             content = opened.read(size_of(opened))
-        if hashlib.sha256(content).hexdigest() != tensors:
+        if hashlib.sha256(content).hexdigest() != digest:
             raise InvalidValueError(f"Expected {file} to be the file of its manifest, but its hash differs")
         try:
             profile = parse_profile(manifest["profile"], str(path / MANIFEST)).with_overrides(**manifest["overrides"])

@@ -92,14 +92,14 @@ def overlapping(path):
 def mnist(path):
     path.mkdir()
     head = bytes((0, 0, 8, 3)) + b"".join(n.to_bytes(4, "big") for n in (10**7, 28, 28))
-    (path / "t10k-images-idx3-ubyte.gz").write_bytes(packed_zeros(head, 100 * 2**20))
+    (path / "t10k-images-idx3-ubyte.gz").write_bytes(packed_zeros(head, 32 * 2**20))
     (path / "t10k-labels-idx1-ubyte.gz").write_bytes(packed_zeros(head, 2**20))
 
 
 def archive(path):
     head = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
     head.size = 8 * GIB - 512
-    path.write_bytes(packed_zeros(head.tobuf(), 100 * 2**20))
+    path.write_bytes(packed_zeros(head.tobuf(), 32 * 2**20))
 
 
 def expanded(path):
@@ -136,7 +136,7 @@ def said(tmp_path_factory):
         write(folder / name)
         paths.append(str(folder / name))
     program = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(Path(__file__).parent), *paths]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300)
     return {Path(path).name: (error, kb) for path, error, kb in map(json.loads, done.stdout.splitlines())}
 
 
