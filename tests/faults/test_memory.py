@@ -106,8 +106,7 @@ class TestEvaluation:
         found = self.draws(network(Hungry(9)), **settings)
         small = self.draws(network(), batch_size=8, **settings)
         assert len(found) >= 8
-        # How many examples a chip is run on follows from what it costs, which is measured: the means are within +-5.
-        assert abs(found.value.mean() - small.value.mean()) <= 10
+        assert np.allclose(found.value[:8], small.value[:8], atol=2.0)
 
     def test_where_the_results_depend_on_the_batches_they_stay_as_they_are(self) -> None:
         profile = nr.DeviceNoise.from_profile("pcm-hermes-2")

@@ -21,12 +21,17 @@ from mutations import kinds_of  # noqa: E402
 from readers import READERS  # noqa: E402
 
 # Those that render pictures or train take their time; the harness has them.
-QUICK = ["compare, interrupted", "merge", "profiles show", "evaluate, continued", "evaluate --noise"]
-QUICK += [name for name in READERS if name.startswith("read_")]
+QUICK = ["merge", *(name for name in READERS if name.startswith("read_"))]
+SLOWER = ["compare, interrupted", "profiles show", "evaluate, continued", "evaluate --noise"]
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(150, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *((name, 4) for name in QUICK),
+        *(pytest.param(name, 150, marks=pytest.mark.slow) for name in (*QUICK, *SLOWER)),
+    ],
+)
 def test_a_spoiled_file_is_refused_or_read(name, number, tmp_path):
     reader = READERS[name]
 
