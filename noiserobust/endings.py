@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _ASKING = [n for name in ("SIGINT", "SIGTERM", "SIGHUP") if (n := getattr(signal, name, None)) is not None]
 _BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
+
+_asked: list[int] = []  # the signals, since they are handled
 
 
 class Ended(KeyboardInterrupt):
@@ -44,17 +47,41 @@ def endings() -> Iterator[None]:
         before = {n: h for n in _ASKING if (h := signal.getsignal(n)) in _BY_DEFAULT}
 
     def end(number: int, frame: object) -> None:
+        _asked.append(number)
         for other in before:
             signal.signal(other, signal.SIG_DFL)
         raise Ended(number)
 
+    unraisable = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Ended):  # which is heeded later
+            unraisable(what)
+
     try:
+        if before:
+            sys.unraisablehook = dropped
         for number in before:
             signal.signal(number, end)
         yield
+    except Exception as error:
+        if _asked:  # modules that are half imported, and callbacks of libraries, make another error of it
+            raise Ended(_asked[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before:
+            sys.unraisablehook = unraisable
+            _asked.clear()
+
+
+def heed() -> None:
+    """Raise :class:`Ended` if a signal has asked for an end, and what was raised then got lost, as it may in a callback
+    of a library; to be called between one piece of work and the next.
+    """
+    if _asked:
+        raise Ended(_asked[0])
 
 
 @contextmanager

@@ -67,7 +67,6 @@ _VERBS = {
 }
 
 
-@endings()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -94,7 +93,7 @@ def _run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
-        with redirect_stdout(Visible(sys.stdout)):
+        with endings(), redirect_stdout(Visible(sys.stdout)):
             parser = _parser()
             settings = parse(parser, arguments)
             if settings.verb is None:

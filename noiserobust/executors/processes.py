@@ -20,7 +20,7 @@ from typing import Any
 
 import cloudpickle
 
-from noiserobust.endings import without_ctrl_c
+from noiserobust.endings import heed, without_ctrl_c
 from noiserobust.errors import NoiseRobustError, OutputError
 from noiserobust.executors.base import (
     DIED,
@@ -71,6 +71,7 @@ class Processes(Executor):
                 running: dict[Future[Any], JobT] = {}
                 try:
                     while waiting or suspects or running:
+                        heed()
                         # Who killed a worker is not known among several: suspects run alone.
                         queue, most = (suspects, 1) if suspects else (waiting, workers + 2)
                         while len(running) < most and queue:

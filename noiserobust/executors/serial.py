@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from noiserobust.endings import heed
 from noiserobust.executors.base import Executor, JobT, ResultT, Waiting
 
 
@@ -14,6 +15,7 @@ class Serial(Executor):
         """Yield each job with its result; see :class:`Executor`."""
         waiting, ahead = Waiting(jobs), getattr(work, "ahead", None)
         while waiting:
+            heed()
             job = waiting.take()
             if ahead and (following := waiting.next()) is not None:
                 ahead(following)

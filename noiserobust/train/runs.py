@@ -22,6 +22,7 @@ from noiserobust.config import MethodConfig, TrainConfig
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
+from noiserobust.endings import heed
 from noiserobust.errors import InvalidValueError, MissingFileError, check_integer, check_number
 from noiserobust.models.registry import build_model
 from noiserobust.models.scores import class_scores, outputs
@@ -257,6 +258,7 @@ class _Run:
 
             def tick() -> None:
                 bar.update()
+                heed()
                 if self.recorder is not None:
                     self.recorder.step()
                 # Several processes have generators of their own: their state is that of the end of an epoch.
