@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 _ASKING = [n for name in ("SIGINT", "SIGTERM", "SIGHUP") if (n := getattr(signal, name, None)) is not None]
 _BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
@@ -45,10 +47,13 @@ def endings() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         before = {n: h for n in _ASKING if (h := signal.getsignal(n)) in _BY_DEFAULT}
 
-    def end(number: int, frame: object) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         _asked.append(number)
         for other in before:
             signal.signal(other, signal.SIG_DFL)
+        if _is_importing(frame):  # where what is raised may be swallowed, or end in C++; there is nothing to tidy up
+            os.write(2, f"noiserobust: {Ended(number).said}\n".encode())
+            os._exit(Ended(number).status)
         raise Ended(number)
 
     try:
@@ -56,7 +61,7 @@ def endings() -> Iterator[None]:
             signal.signal(number, end)
         yield
     except Exception as error:
-        if _asked:  # modules that are half imported, and callbacks of libraries, make another error of it
+        if _asked:  # callbacks of libraries make another error of it
             raise Ended(_asked[0]) from error
         raise
     finally:
@@ -64,6 +69,12 @@ def endings() -> Iterator[None]:
             signal.signal(number, handler)
         if before:
             _asked.clear()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib._bootstrap"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def heed() -> None:
