@@ -127,8 +127,10 @@ def _begin(packed: bytes, path: list[str], threads: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import torch
+    from tqdm import tqdm
 
     begin(path)
+    tqdm.set_lock(threading.RLock())  # its own, for several processes, would be left over when this one is killed
     torch.set_num_threads(threads)
     try:
         _work = _SharingUnpickler(BytesIO(packed)).load()
