@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,23 +42,29 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "noise": (lambda f: (f / "n.yaml").write_text(NOISE.format(reference="l2")), "files_sha256.n.yaml", "reference"),
     "weights": (lambda f: (f / "w.safetensors").write_bytes((f / "v.safetensors").read_bytes()), "", "weights"),
 }
-TRAIN = ["train", "--model", "net.py:net", "--data", "npz:data.npz", "--epochs", "2", "--held_out", "12"]
+TRAIN = ["train", "--model", "net.py:net", "--data", "npz:data.npz", "--epochs", "2"]
 TRAIN += ["--method.name", "rwp", "--method.noise.name", "n.yaml"]
 EVALUATE = ["evaluate", "--model", "net.py:net", "--data", "npz:data.npz", "--noise", "n.yaml", "--levels", "0", "0.1"]
 EVALUATE += ["--weights", "w.safetensors"]
 
 
-@pytest.fixture
-def folder(forks: Forks, tmp_path: Path) -> Path:
-    arrays(tmp_path, 0)
-    (tmp_path / "net.py").write_text(NET.format(factor=1))
-    (tmp_path / "n.yaml").write_text(NOISE.format(reference="max"))
+@pytest.fixture(scope="module")
+def begun(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    arrays(folder, 0)
+    (folder / "net.py").write_text(NET.format(factor=1))
+    (folder / "n.yaml").write_text(NOISE.format(reference="max"))
     for seed, name in ((0, "w"), (1, "v")):
-        end = forks.run(*TRAIN, "--seeds", seed, "--out", name, folder=tmp_path)
+        end = forks.run(*TRAIN, "--seeds", seed, "--out", name, folder=folder)
         assert end.status == 0, end.err
-        weights = tmp_path / name / f"seed{seed}" / "best.safetensors"
-        (tmp_path / f"{name}.safetensors").write_bytes(weights.read_bytes())
-    return tmp_path
+        shutil.copy(folder / name / f"seed{seed}" / "best.safetensors", folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def folder(begun: Path, tmp_path: Path) -> Path:
+    """Two trainings, and all that they were of."""
+    return Path(shutil.copytree(begun, tmp_path / "folder"))
 
 
 def refused(end: Ended, said: str) -> None:
@@ -80,25 +87,41 @@ def test_between_two_runs(kind: str, forks: Forks, folder: Path) -> None:
     assert (content(folder / "w"), content(folder / "results")) == before
 
 
-@pytest.mark.parametrize("kind", CHANGES)
-def test_during_a_run(kind: str, forks: Forks, folder: Path) -> None:
-    """What was read is what counts, and what is read again has to be the same."""
-    change, _, evaluates = CHANGES[kind]
-    words = [*EVALUATE, "v.safetensors", "--method", "mine", "--draws", "150"]
-    assert forks.run(*words, "--out", "whole", folder=folder).status == 0
-    running = forks.start(*words, "--out", "out", folder=folder)
+def change_during(change: Callable[[Path], object], words: list[str], forks: Forks, folder: Path) -> Ended:
+    """Change something when the first draw of an evaluation is there, and return how it ended."""
+    running = forks.start(*words, folder=folder)
     deadline = time.monotonic() + 60
     while not (folder / "out" / ".draws.journal.csv").exists():
         assert time.monotonic() < deadline
         time.sleep(0.001)
     change(folder)
-    end = running.ended()
-    if end.status:
-        refused(end, f"Expected weights {kind[0]}.safetensors to stay as they were, but they have changed meanwhile")
-        assert kind == "weights"
-    else:
-        assert content(folder / "out") == content(folder / "whole")
+    return running.ended()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["data", "code", "noise"])
+def test_during_a_run(kind: str, forks: Forks, folder: Path) -> None:
+    """What was read is what counts."""
+    change, _, evaluates = CHANGES[kind]
+    words = [*EVALUATE, "--draws", "150"]
+    assert forks.run(*words, "--out", "whole", folder=folder).status == 0
+    end = change_during(change, [*words, "--out", "out"], forks, folder)
+    assert end.status == 0, end.err
+    assert content(folder / "out") == content(folder / "whole")
     refused(forks.run(*words, "--out", "out", folder=folder), evaluates)
+
+
+def test_weights_that_are_read_again_have_to_be_the_same(forks: Forks, folder: Path) -> None:
+    words = [*EVALUATE, "v.safetensors", "--method", "mine", "--draws", "30", "--out", "out"]
+    end = change_during(lambda f: (f / "v.safetensors").write_bytes(b"other"), words, forks, folder)
+    refused(end, "v.safetensors")
+    shutil.copy(folder / "v" / "seed1" / "best.safetensors", folder / "v.safetensors")
+    end = change_during(lambda f: shutil.copy(f / "w.safetensors", f / "v.safetensors"), words, forks, folder)
+    refused(end, "Expected weights v.safetensors to stay as they were, but they have changed meanwhile")
+    shutil.copy(folder / "v" / "seed1" / "best.safetensors", folder / "v.safetensors")
+    assert forks.run(*words, folder=folder).status == 0
+    assert forks.run(*words[:-1], "whole", folder=folder).status == 0
+    assert content(folder / "out") == content(folder / "whole")
 
 
 def test_a_profile(forks: Forks, folder: Path) -> None:
