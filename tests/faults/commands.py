@@ -19,9 +19,8 @@ from typing import Any
 import pandas as pd
 
 TRAIN = ["train", "--model", "digits-mlp", "--data", "digits", "--epochs", "3", "--checkpoint-minutes", "0"]
-EVALUATE = (
-    "evaluate --model digits-mlp --data digits --noise gaussian --levels 0 0.1 --weights w/seed0/best.safetensors"
-)
+EVALUATE = ["evaluate", "--model", "digits-mlp", "--data", "digits", "--noise", "gaussian", "--levels", "0", "0.1"]
+EVALUATE += ["--weights", "w/seed0/best.safetensors"]
 SWEEP = """
 base: {model: digits-mlp, data: digits, epochs: 2, select: {draws: 1}}
 grid: {method: {name: [sgd, rwp]}}

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import EVALUATE, Forks, content
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -19,6 +21,7 @@ from noiserobust.config import AugmentConfig, MethodConfig, NoiseConfig, Optimiz
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
 from noiserobust.errors import OutOfMemoryError
+from noiserobust.models.weights import write_weights
 from noiserobust.train.recipe import build_method
 from noiserobust.train.trainer import Trainer
 
@@ -255,3 +258,55 @@ class TestTraining:
     def test_an_error_that_is_none_of_memory_is_raised(self) -> None:
         with pytest.raises(RuntimeError, match="shape mismatch"):
             trained(trainer(config(METHODS["rwp"]), Hungry(0, short=lambda: RuntimeError("shape mismatch"))))
+
+
+LIMITED = """
+import os, resource
+from torch import nn
+
+def net():
+    if room := os.environ.get("ROOM"):  # MiB beyond what is there by now
+        there = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (there + (int(room) << 20), resource.RLIM_INFINITY))
+    return nn.Sequential(nn.Conv2d(1, 2048, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8192, 10))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
+class TestARealLimit:
+    """The system refuses memory to a process: half a MiB an example is too much for a batch of hundreds."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "net.py").write_text(LIMITED)
+        write_weights(tmp_path / "w.safetensors", nr.build_model(f"{tmp_path}/net.py:net"), {})
+        return tmp_path
+
+    def test_of_an_evaluation(self, forks: Forks, folder: Path) -> None:
+        words = [*EVALUATE, "--model", "net.py:net", "--weights", "w.safetensors", "--draws", "2", "--batch-size"]
+        short = forks.run(*words, "797", "--out", "short", folder=folder, ROOM="500")
+        assert short.status == 0, short.err
+        assert "memory of cpu is short for batches of 797, going on with 398: " in short.err
+        assert forks.run(*words, "50", "--out", "small", folder=folder).status == 0
+        assert content(folder / "short")["draws.csv"] == content(folder / "small")["draws.csv"]
+
+    def test_of_a_training(self, forks: Forks, folder: Path) -> None:
+        words = ["train", "--model", "net.py:net", "--data", "digits", "--epochs", "1", "--batch_size", "256"]
+        words += ["--method.name", "sam", "--accumulate"]
+        short = forks.run(*words, "1", "--out", "short", folder=folder, ROOM="400")
+        assert short.status == 0, short.err
+        assert "memory of cpu is short for micro-batches of 256, going on with 2 of 128 a step: " in short.err
+        micro = pd.read_csv(folder / "short" / "seed0" / "metrics.csv")["micro_batches"].item()
+        assert micro in (2, 4, 8)
+        assert forks.run(*words, micro, "--out", "small", folder=folder).status == 0
+        one, other = (load_file(folder / out / "seed0" / "last.safetensors") for out in ("short", "small"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_that_is_too_tight(self, forks: Forks, folder: Path) -> None:
+        words = ["train", "--model", "net.py:net", "--data", "digits", "--epochs", "1", "--method.name", "sam"]
+        end = forks.run(*words, "--batch_size", "256", "--out", "out", folder=folder, ROOM="1")
+        assert end.status == 2, end.err
+        assert "memory" in end.complaint
+        assert end.complaint.startswith("noiserobust: error: Expected ")
+        assert "Traceback" not in end.err
