@@ -19,9 +19,8 @@ from typing import Any
 import pandas as pd
 
 TRAIN = ["train", "--model", "digits-mlp", "--data", "digits", "--epochs", "3", "--checkpoint-minutes", "0"]
-EVALUATE = (
-    "evaluate --model digits-mlp --data digits --noise gaussian --levels 0 0.1 --weights w/seed0/best.safetensors"
-)
+EVALUATE = ["evaluate", "--model", "digits-mlp", "--data", "digits", "--weights", "w/seed0/best.safetensors"]
+EVALUATE += ["--noise", "gaussian", "--levels", "0", "0.1"]
 SWEEP = """
 base: {model: digits-mlp, data: digits, epochs: 2, select: {draws: 1}}
 grid: {method: {name: [sgd, rwp]}}
@@ -41,7 +40,7 @@ def content(folder: Path) -> dict[str, object]:
             found[name] = json.loads(path.read_text())["configuration"]
         elif path.name == "jobs.csv":
             found[name] = pd.read_csv(path).drop(columns="seconds", errors="ignore").to_csv()
-        elif path.name in ("job.json", "log.txt"):
+        elif path.name in ("job.json", "log.txt") or name.endswith("/report.html"):  # of a sweep: it names the folder
             found[name] = ""
         else:
             found[name] = path.read_bytes()
@@ -57,7 +56,17 @@ import noiserobust.cli, noiserobust.train.runs, noiserobust.evaluate.files, nois
 import noiserobust.diagnose.recorder, noiserobust.evaluate.heldout, noiserobust.sweep.run
 import noiserobust.__main__
 
-def command(words, folder, env, uid, limit):
+def set_clock_again_and_again():
+    # Each look at the clock on the wall finds that it was set, by up to a day, forward or back.
+    import random, time
+    real, by = time.time, random.Random(0)
+    def wall():
+        return real() + by.uniform(-86400, 86400)
+    for module in list(sys.modules.values()):
+        if vars(module).get("time") is real:
+            module.time = wall
+
+def command(words, folder, env, limit, clock):
     os.setsid()
     os.environ.update(env)
     tempfile.tempdir = None
@@ -69,10 +78,8 @@ def command(words, folder, env, uid, limit):
         import resource
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    if uid:
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+    if clock:
+        set_clock_again_and_again()
     sys.argv = ["noiserobust", *words]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     status = noiserobust.__main__.main()
@@ -159,18 +166,19 @@ class Forks:
         self._process.stdin.flush()
         return self._process.stdout.readline()
 
-    def start(self, *words: object, folder: Path, uid: int = 0, limit: int = 0, **env: str) -> Running:
+    def start(self, *words: object, folder: Path, limit: int = 0, clock: bool = False, **env: str) -> Running:
         """Start a command.
 
         Args:
             words: of the command.
             folder: where it runs, and where what it says is written, ``said.out`` and ``said.err``.
-            uid: of the user that it becomes; by default it stays who we are.
             limit: bytes beyond which no file grows; 0 for none.
+            clock: whether the clock on the wall is set again and again.
             env: more of the environment.
         """
         folder.mkdir(exist_ok=True)
-        asked = {"words": [str(w) for w in words], "folder": str(folder), "env": env, "uid": uid, "limit": limit}
+        asked = {"words": [str(w) for w in words], "folder": str(folder), "env": env, "limit": limit}
+        asked["clock"] = clock
         return Running(self, int(self.ask(asked)), folder)
 
     def run(self, *words: object, folder: Path, **how: Any) -> Ended:
