@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +57,15 @@ def endings() -> Iterator[None]:
             os._exit(Ended(number).status)
         raise Ended(number)
 
+    unraisable = sys.unraisablehook
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, Ended):  # which is heeded later
+            unraisable(what)
+
     try:
+        if before:
+            sys.unraisablehook = dropped
         for number in before:
             signal.signal(number, end)
         yield
@@ -68,6 +77,7 @@ def endings() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if before:
+            sys.unraisablehook = unraisable
             _asked.clear()
 
 

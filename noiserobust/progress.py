@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -12,6 +13,17 @@ from noiserobust.log import quiet
 
 _EVERY = 30.0  # seconds between lines
 _LINE = "{n_fmt} of {total_fmt} {unit}s, {elapsed} elapsed, {remaining} left"
+
+if TYPE_CHECKING:
+    _Tqdm = tqdm[Any]
+else:
+    _Tqdm = tqdm
+
+
+class Bar(_Tqdm):
+    """A tqdm bar whose times are not those of the clock on the wall, which may be set while it is shown."""
+
+    _time = property(lambda self: time.monotonic, lambda self, clock: None)
 
 
 def progress_bar(total: int, unit: str, *, done: int = 0, shown: bool = True) -> Any:
@@ -25,9 +37,9 @@ def progress_bar(total: int, unit: str, *, done: int = 0, shown: bool = True) ->
     """
     shown = shown and not quiet()
     if not shown or sys.stderr.isatty():
-        return tqdm(total=total, initial=done, unit=unit, disable=not shown)
+        return Bar(total=total, initial=done, unit=unit, disable=not shown)
     # Nothing is said of what is done at once.
-    return tqdm(
+    return Bar(
         total=total,
         initial=done,
         unit=unit,

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "perturb": GROUND | {"rng", "noise"},
     "models": GROUND | {"rng", "noise", "perturb", "results"},
     "data": GROUND | {"log", "rng", "noise", "perturb", "results"},
-    "train": GROUND | {"endings", "rng", "noise", "perturb", "results", "models", "data"},
+    "train": GROUND | {"progress", "endings", "rng", "noise", "perturb", "results", "models", "data"},
     "evaluate": GROUND | {"rng", "noise", "perturb", "stats", "results", "models", "data", "executors", "progress"},
     "integrations": GROUND | {"rng", "noise", "perturb", "train"},
     "report": {"errors", "times", "stats", "results"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,21 @@ class Sweep:
             "jobs": {n: {"train": j.config.as_dict(), "train_seed": j.seed} for n, j in self.jobs.items()},
             "evaluations": {name: evaluation.as_dict() for name, evaluation in self.evaluations.items()},
         }
+
+
+def check_unchanged(job: Job, sweep: Sweep) -> None:
+    """Raise unless the files that a job names are those it is named after: with others it would be another job.
+
+    Raises:
+        InvalidValueError: if they have changed since the sweep was read.
+        MissingFileError: if one is gone.
+    """
+    evaluations = sweep.evaluations.values()
+    if replace(job).name != job.name or any(replace(e).sha256 != e.sha256 for e in evaluations):
+        raise InvalidValueError(
+            "Expected the files that the sweep names to stay as they were when it began, but they have changed "
+            "meanwhile; begin it again, with `--retry`, for jobs with the new ones"
+        )
 
 
 def training_folder(out: Path, name: str) -> Path:

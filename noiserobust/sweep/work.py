@@ -23,7 +23,15 @@ from noiserobust.evaluate.files import EvaluateConfig, evaluate_files
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.results.files import make_folder, write_errors
 from noiserobust.results.lock import FolderLock, InUseError
-from noiserobust.sweep.plan import JOBS_FOLDER, EvaluationConfig, Job, Sweep, evaluation_folder, training_folder
+from noiserobust.sweep.plan import (
+    JOBS_FOLDER,
+    EvaluationConfig,
+    Job,
+    Sweep,
+    check_unchanged,
+    evaluation_folder,
+    training_folder,
+)
 from noiserobust.sweep.state import FAILED, FINISHED, LOG_FILE, RUNNING, seconds_before, state_of, write_state
 from noiserobust.train.runs import train_seeds
 
@@ -92,6 +100,7 @@ class Work:
         return FINISHED
 
     def _train_and_evaluate(self, job: Job) -> None:
+        check_unchanged(job, self.sweep)
         config, folder = job.config, training_folder(self.out, job.name)
         (weights,) = train_seeds(
             config, [job.seed], folder, make_score=held_out_score, make_recorder=Recorder.of, device=self.device

@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from noiserobust.callables import source_sha256
 from noiserobust.config import MethodConfig, TrainConfig
@@ -28,6 +27,7 @@ from noiserobust.models.registry import build_model
 from noiserobust.models.scores import class_scores, outputs
 from noiserobust.models.weights import write_weights
 from noiserobust.noise.registry import noise_from_config
+from noiserobust.progress import Bar
 from noiserobust.results.files import make_folder, sha256, write_atomic, write_errors
 from noiserobust.results.manifest import environment
 from noiserobust.results.schema import MANIFEST_FILE
@@ -140,11 +140,7 @@ def train_seeds(
         )
     _check_fits(_build(config, seeds[0]), data, normalize, device)
     configuration = {**config.as_dict(), "normalize": str(normalize), "data_sha256": data.sha256()}
-    # Files that the configuration names count with their content.
-    noises = {config.selection_noise.name or "", config.method.noise.name or ""}
-    code = {config.model: source_sha256(config.model)}
-    files = {name: sha256(Path(name)) for name in sorted(noises) if name.endswith((".yaml", ".yml"))}
-    configuration["files_sha256"] = {name: digest for name, digest in {**code, **files}.items() if digest}
+    configuration["files_sha256"] = files = _files_of(config)
     metadata = {
         "method": config.method_label,
         "model": config.model,
@@ -165,6 +161,7 @@ def train_seeds(
             if all(file.is_file() and file.stat().st_size for file in results):
                 _log.info("train seed %d is finished, and kept", seed)
                 continue
+            _check_unchanged(files, _files_of(config))
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
             model = _build(config, seed)
             trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score, ranks=ranks)
@@ -187,6 +184,21 @@ def _held(
     if resume and not (out / MANIFEST_FILE).is_file():
         raise MissingFileError(f"Expected {out} to hold a training to resume, but it does not")
     return ResultFolder(out, "training", configuration, environment({"device": str(device), "processes": ranks.world}))
+
+
+def _files_of(config: TrainConfig) -> dict[str, str]:
+    """Return the hashes of the files that a configuration names: they count with their content."""
+    noises = {config.selection_noise.name or "", config.method.noise.name or ""}
+    code = {config.model: source_sha256(config.model)}
+    files = {name: sha256(Path(name)) for name in sorted(noises) if name.endswith((".yaml", ".yml"))}
+    return {name: digest for name, digest in {**code, **files}.items() if digest}
+
+
+def _check_unchanged(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise unless files, which are read anew for each train seed, are those that the folder's manifest says."""
+    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    if changed:
+        raise InvalidValueError(f"Expected {', '.join(changed)} to stay as they were, but they have changed meanwhile")
 
 
 def _trained(method: MethodConfig) -> dict[str, str]:
@@ -252,7 +264,7 @@ class _Run:
             self.recorder.start()
         done = (trainer.progress.epoch - 1) * trainer.steps_per_epoch + trainer.progress.index
         label = f"{config.method_label} seed {self.metadata['train_seed']}"
-        with tqdm(
+        with Bar(
             initial=done, total=trainer.total_steps, desc=label, unit="step", disable=None if progress else True
         ) as bar:
 

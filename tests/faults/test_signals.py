@@ -55,9 +55,8 @@ class Disturbed:
             time.sleep(moments.uniform(0, 0.7) * whole.seconds)
             running.send(number)
             ended += check(running.ended(), number, kept)
-            left = [p.name for p in self.temporary.iterdir() if not p.name.startswith("noiserobust-test")]
-            assert not left
-            assert not [p for p in (self.folder / out).rglob("*.tmp") if p.parent.name != "figures"]
+            assert not [p for p in self.temporary.iterdir() if not p.name.startswith("torchinductor_")]
+            assert not list((self.folder / out).rglob("*.tmp"))
         assert ended, "the command was always done before it was asked to end"
         last = self.forks.run(*words, "--out", out, **how)
         assert last.status == 0, last.err
@@ -79,8 +78,9 @@ def trained(disturbed: Disturbed) -> Disturbed:
 class TestAnyMoment:
     def test_of_a_training_that_writes_a_checkpoint_each_step(self, disturbed: Disturbed) -> None:
         method = ["--method.name", "rwp", "--method.schedule.name", "linear"]
-        disturbed.compare([*TRAIN, *method], "out", times=3)
+        disturbed.compare([*TRAIN, *method], "out", times=2)
 
+    @pytest.mark.slow
     def test_of_an_evaluation(self, trained: Disturbed) -> None:
         trained.compare([*EVALUATE, "--draws", "20"], "out", times=3)
 
