@@ -36,6 +36,7 @@ from noiserobust.executors.base import (
     search_path,
     unusable,
 )
+from noiserobust.results.files import write_errors
 from noiserobust.results.lock import FolderLock
 from noiserobust.threads import cores
 
@@ -61,8 +62,10 @@ class Processes(Executor):
         """Yield each job with its result; see :class:`Executor`."""
         waiting, suspects, tries = Waiting(jobs), Waiting[JobT](()), Counter[JobT]()
         failures: dict[JobT, str] = {}
-        _remove_left_over()
-        with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+        with write_errors(Path(os.environ.get("TMPDIR", "temporary files"))):
+            _remove_left_over()
+            shared = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
+        with shared as folder:
             lock = FolderLock(Path(folder))  # until this process ends, however it ends
             packed = pickled(work, lambda file: _SharingPickler(file, Path(folder)))
             workers = waiting.at_hand(self.workers) or 1
@@ -178,9 +181,13 @@ class _SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return None
         if value.numel() * value.element_size() < _LARGE:
             return None
-        descriptor, path = tempfile.mkstemp(dir=self.folder)
-        os.close(descriptor)
-        torch.save(value, path)
+        with write_errors(self.folder):
+            descriptor, path = tempfile.mkstemp(dir=self.folder)
+            with open(descriptor, "wb") as file:
+                try:
+                    torch.save(value, file)
+                except RuntimeError as error:  # it says where it was in the file, and not what the system has said
+                    raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         return path
 
 

@@ -12,8 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import EVALUATE, SWEEP, TRAIN, Ended, Forks, content
+
+from noiserobust.models.registry import build_model
+from noiserobust.models.weights import write_weights
 
 
 class Disk:
@@ -131,3 +135,20 @@ def test_a_folder_that_is_removed_while_it_is_written_to(
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     assert forks.run(*commands[verb], "--out", "out", folder=tmp_path).status == 0
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_full_folder_for_temporary_files(forks: Forks, disk: Disk, tmp_path: Path) -> None:
+    """Processes share large data by files in it."""
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=generator.normal(size=(6000, 64)).astype(np.float32), y=np.arange(6000) % 10)
+    (tmp_path / "w" / "seed0").mkdir(parents=True)
+    write_weights(tmp_path / "w" / "seed0" / "best.safetensors", build_model("digits-mlp"), {})
+    words = [*EVALUATE, "--data", "npz:data.npz", "--draws", "2", "--out", "out", "--executor", "processes"]
+    disk.become("size=300k")
+    end = forks.run(*words, folder=tmp_path, TMPDIR=str(disk.path))
+    assert refused(end, "No space left on device")
+    assert str(disk.path) in end.complaint
+    assert not list(disk.path.iterdir())
+    disk.become("size=100m")
+    assert forks.run(*words, "--workers", "2", folder=tmp_path, TMPDIR=str(disk.path)).status == 0
+    assert forks.run(*words[:-2], folder=tmp_path).status == 0
