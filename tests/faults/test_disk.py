@@ -149,6 +149,4 @@ def test_a_full_folder_for_temporary_files(forks: Forks, disk: Disk, tmp_path: P
     assert refused(end, "No space left on device")
     assert str(disk.path) in end.complaint
     assert not list(disk.path.iterdir())
-    disk.become("size=100m")
-    assert forks.run(*words, "--workers", "2", folder=tmp_path, TMPDIR=str(disk.path)).status == 0
-    assert forks.run(*words[:-2], folder=tmp_path).status == 0
+    assert forks.run(*words[:-2], folder=tmp_path).status == 0  # without processes it goes on

@@ -22,6 +22,7 @@ from noiserobust.config import AugmentConfig, MethodConfig, NoiseConfig, Optimiz
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import Normalize
 from noiserobust.errors import OutOfMemoryError
+from noiserobust.evaluate.api import make_forward
 from noiserobust.models.weights import write_weights
 from noiserobust.train.recipe import build_method
 from noiserobust.train.trainer import Trainer
@@ -103,14 +104,16 @@ class TestEvaluation:
         self.draws(model)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
-    def test_chips_on_some_of_the_examples(self) -> None:
-        """With ``until`` batches are another kind of pass."""
-        data = images(400)
-        settings = {"data": (data.x, data.y), "until": 5.0, "metrics": "accuracy", "levels": [0.3], "draws": 30}
-        found = self.draws(network(Hungry(9)), **settings)
-        small = self.draws(network(), batch_size=8, **settings)
-        assert len(found) >= 8
-        assert np.allclose(found.value[:8], small.value[:8], atol=2.0)
+    def test_values_of_single_examples(self) -> None:
+        """As for chips that are run on some of the examples."""
+        data, chosen = images(40), torch.arange(3, 40, 2)
+        forward = make_forward(data, "none", "cpu", "fp32", 16)
+        found = [
+            forward.each(forward.network(network(*hungry).eval()), lambda scores, labels: scores, chosen)
+            for hungry in ([], [Hungry(5)])
+        ]
+        assert found[0].shape == (len(chosen), 3)
+        torch.testing.assert_close(*found)
 
     def test_where_the_results_depend_on_the_batches_they_stay_as_they_are(self) -> None:
         profile = nr.DeviceNoise.from_profile("pcm-hermes-2")
@@ -180,20 +183,20 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-MOMENTS = [(name, after) for name, method in METHODS.items() for after in range(build_method(method).passes)]
-"""Each method, and after how many passes of its first step memory gets short."""
+MOMENTS = [(name, 0, "forward") for name in METHODS]
+MOMENTS += [(name, build_method(method).passes - 1, "backward") for name, method in METHODS.items()]
+"""Each method, after how many passes of its first step memory gets short, and where in the next one."""
 
 
 class TestTraining:
-    @pytest.mark.parametrize("when", ["forward", "backward"])
-    @pytest.mark.parametrize(("method", "after"), MOMENTS)
+    @pytest.mark.parametrize(("method", "after", "when"), MOMENTS)
     def test_it_goes_on_as_if_it_had_had_micro_batches_from_the_start(
-        self, method: str, when: str, after: int, caplog: pytest.LogCaptureFixture
+        self, method: str, after: int, when: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Dropout, statistics of batch norm, noise and memory: all is as before the step that failed."""
-        small = trainer(config(METHODS[method], accumulate=2))
+        small = trainer(config(METHODS[method], accumulate=2, epochs=1))
         hungry = FailsLater(after, when=when)
-        short = trainer(config(METHODS[method]), hungry)
+        short = trainer(config(METHODS[method], epochs=1), hungry)
         found, expected = trained(short), trained(small)
         assert hungry.failed == 1
         assert found == expected
