@@ -45,7 +45,7 @@ def killed_again_and_again(out: Path, kills: int, rng: random.Random, more: list
     while done < kills:
         run = begin(out, *more)
         with suppress(subprocess.TimeoutExpired):
-            run.wait(rng.uniform(5, 30))
+            run.wait(rng.uniform(5, 20))
         if run.poll() is None:
             run.kill()
             done += 1
