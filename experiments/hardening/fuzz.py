@@ -168,7 +168,9 @@ def targets() -> dict[str, Callable[[], Target]]:
         "noise": lambda: (_file("noise.yaml", lambda path: _perturbed(build_noise(str(path)))), noises),
         "results": lambda: _one_of("compare", draws, _results),
         "journal": lambda: _one_of("compare, interrupted", [".draws.journal.csv", "manifest.json"], _results),
-        "merge": lambda: _one_of("merge", ["a/draws.csv", "a/manifest.json", "b/.draws.journal.csv"], _merged),
+        "merge": lambda: _one_of(
+            "merge", ["a/draws.csv", "a/manifest.json", "b/.draws.journal.csv", "b/manifest.json"], _merged
+        ),
         "continued": lambda: _one_of("compare", draws, _continued),
         "tables": lambda: _one_of("figures", [*tables, "SGD/manifest.json"], _tables),
         "sensitivity": lambda: _one_of(
@@ -208,7 +210,13 @@ def main() -> None:
             run(data, folder)
 
     print(f"inputs that end in another error: {kept}", flush=True)
-    limits = [f"-max_total_time={chosen.seconds}", "-timeout=30", "-rss_limit_mb=6000", "-max_len=20000"]
+    limits = [
+        f"-max_total_time={chosen.seconds}",
+        "-timeout=30",
+        "-rss_limit_mb=6000",
+        "-max_len=20000",
+        "-len_control=0",
+    ]
     atheris.Setup([sys.argv[0], f"-artifact_prefix={kept}/", f"-seed={chosen.seed}", *limits, str(corpus)], once)
     atheris.Fuzz()
 

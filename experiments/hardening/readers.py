@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,28 +214,37 @@ def _with_old_figures(folder: Path) -> None:
     (folder / "out" / "figures.json").write_text(json.dumps(listed), encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _at(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _go_on(folder: Path) -> None:
+    """Begin an evaluation in a folder, or go on with it: weights are named as from there, wherever it is."""
+    with _at(folder):
+        command(*_evaluation(Path(), "gaussian", "0.1", Path("out")))
+
+
 def _begun(folder: Path) -> None:
     _weights(folder)
-    command(*_evaluation(folder, "gaussian", "0.1", folder / "out"))
+    _go_on(folder)
+
+
+def _diagnose(folder: Path) -> None:
+    """Measure filters in a folder, or go on with that."""
+    weights = ["--model", "digits-mlp", "--model-args", "hidden=8", "--weights", "w.safetensors"]
+    with _at(folder):
+        command("diagnose", "filters", *weights, "--out", "out")
 
 
 def _norms(folder: Path) -> None:
-    command(*_filters(folder, _weights(folder)))
-
-
-def _filters(folder: Path, weights: Path) -> list[object]:
-    return [
-        "diagnose",
-        "filters",
-        "--model",
-        "digits-mlp",
-        "--model-args",
-        "hidden=8",
-        "--weights",
-        weights,
-        "--out",
-        folder / "out",
-    ]
+    _weights(folder)
+    _diagnose(folder)
 
 
 READERS: dict[str, Reader] = {
@@ -292,17 +302,8 @@ READERS: dict[str, Reader] = {
         ("figures.json",),
         share=1,
     ),
-    "evaluate, continued": Reader(
-        _begun,
-        lambda folder, out: command(*_evaluation(folder, "gaussian", "0.1", folder / "out")),
-        ("draws.csv", "manifest.json"),
-        share=3,
-    ),
-    "diagnose, continued": Reader(
-        _norms,
-        lambda folder, out: command(*_filters(folder, folder / "w.safetensors")),
-        ("filters-*.csv", "manifest.json"),
-    ),
+    "evaluate, continued": Reader(_begun, lambda folder, out: _go_on(folder), ("draws.csv", "manifest.json"), share=3),
+    "diagnose, continued": Reader(_norms, lambda folder, out: _diagnose(folder), ("filters-*.csv", "manifest.json")),
     "read_trainings": Reader(
         lambda folder: make_training(folder, "SGD"),
         lambda folder, out: [(run.sha256, run.passes, run.seconds) for run in read_trainings(folder)],

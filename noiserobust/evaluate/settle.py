@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from noiserobust.config import PRECISIONS
 from noiserobust.data.arrays import ArrayData
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.forward import Forward
@@ -67,7 +68,19 @@ def settle(subject: Subject, forward: Forward, plan: Plan) -> Settled:
 
 
 def settled(forward: Forward, how: Settled) -> Forward:
-    """Return a forward pass as it was settled."""
+    """Return a forward pass as it was settled.
+
+    Raises:
+        InvalidValueError: if ``how``, which a manifest may have said, is no such thing.
+    """
+    size = how.get("batch_size") if isinstance(how, dict) else None
+    if (
+        not isinstance(how, dict)
+        or not {"path", "batch_size", "precision"} <= set(how)
+        or how["precision"] not in PRECISIONS
+        or not (size is None or (isinstance(size, int) and 0 < size < 1 << 31))
+    ):
+        raise InvalidValueError(f"Expected `settled` of a manifest to be how an evaluation was run, but got {how!r}")
     return replace(forward, batch_size=how["batch_size"], precision=how["precision"])
 
 
