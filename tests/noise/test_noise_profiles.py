@@ -217,7 +217,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"Expected a file .*none\.yaml, but there is none"):
         load_profile(tmp_path / "none.yaml")
     (tmp_path / "folder.yaml").mkdir()
-    with pytest.raises(InvalidValueError, match=r"folder\.yaml to be readable"):
+    with pytest.raises(InvalidValueError, match=r"folder\.yaml to be a file, but it is a folder"):
         load_profile(tmp_path / "folder.yaml")
 
 
