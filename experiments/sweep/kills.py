@@ -12,7 +12,6 @@ import argparse
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -58,35 +57,22 @@ def killed_again_and_again(out: Path, kills: int, rng: random.Random, more: list
         raise SystemExit(f"the last run failed; see {out.with_suffix('.log')}")
 
 
-def node(*words: str) -> None:
-    subprocess.run(["ray", "start", "--disable-usage-stats", "--num-cpus=1", *words], check=True, capture_output=True)
-
-
-def one_of_two_nodes_killed(out: Path, port: int = 6399) -> None:
+def one_of_two_nodes_killed(out: Path) -> None:
     """Start two nodes on this machine, kill the one without the head half way, and let the sweep come to its end."""
-    ours = Path(sys.executable).parent
-    os.environ["PATH"] = f"{ours}:{os.environ['PATH']}"
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    node("--head", f"--port={port}", "--include-dashboard=false")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        before = raylets()
-        node(f"--address=127.0.0.1:{port}")
-        second = raylets() - before
-        run = begin(out, "--executor", "ray", "--address", f"127.0.0.1:{port}")
+        second = cluster.add_node(num_cpus=1)
+        run = begin(out, "--executor", "ray", "--address", cluster.address)
         while run.poll() is None and finished(out) < 12:
             time.sleep(0.5)
-        for pid in second:  # and with it its workers
-            os.kill(pid, signal.SIGKILL)
+        cluster.remove_node(second, allow_graceful=False)  # SIGKILL, and with it its workers
         print(f"killed the second node with {finished(out)} jobs finished", flush=True)
         if run.wait():
             raise SystemExit(f"the sweep failed; see {out.with_suffix('.log')}")
     finally:
-        subprocess.run(["ray", "stop", "--force"], capture_output=True)
-
-
-def raylets() -> set[int]:
-    found = subprocess.run(["pgrep", "-f", "raylet/raylet"], capture_output=True, text=True).stdout
-    return {int(line) for line in found.split()}
+        cluster.shutdown()
 
 
 def main() -> None:
