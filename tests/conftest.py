@@ -20,6 +20,11 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     For tests of what else there is in a report; tests of figures are in ``tests/report``.
     """
+    leave_unrendered(monkeypatch)
+
+
+def leave_unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do that until what is patched is undone."""
 
     def save(self: Figure, file: Any, *, format: str, **how: Any) -> None:
         file.write(BLANK[format])

@@ -100,7 +100,10 @@ class TestBrokenMachines:
         assert time.monotonic() - start < 30
         assert (found.state, found.text) == ("fails", "it took longer than 4 s, and was ended")
         status = Path("/proc", (tmp_path / "pid").read_text(), "stat")
-        assert not status.exists() or status.read_text().split(") ")[1][0] == "Z"
+        deadline = time.monotonic() + 10  # a process that was killed takes its time to go on a busy machine
+        while status.exists() and status.read_text().split(") ")[1][0] != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def test_an_exit_and_an_error(self, package) -> None:
         package("aihwkit", "import sys\nsys.exit('no licence')\n")

@@ -39,10 +39,12 @@ def test_commands_run_in_order(tmp_path, monkeypatch):
     grid = yaml.safe_load(blocks("yaml")[1])
     base = grid["base"] | {"epochs": 2, "batch_size": 128}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
-    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid | {"base": base, "grid": grid["grid"][:2]}))
+    few = {name: settings | {"draws": 2} for name, settings in grid["evaluate"].items()}
+    small = grid | {"base": base, "grid": grid["grid"][:1], "evaluate": few}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(small))
     fewer = {
-        "sweep": ["--seeds", "0"],
-        "tune": ["--trials", "1", "--seeds", "0", "--draws", "1"],
+        "sweep": ["--seeds", "0", "--executor", "serial"],
+        "tune": ["--trials", "1", "--seeds", "0", "--draws", "1", "--executor", "serial"],
         "train": ["--epochs", "1"],
         "evaluate": ["--draws", "2"],
         "figures": ["--points", "3", "--examples", "50", "--only", "1", "3", "7"],

@@ -76,6 +76,7 @@ def trained(disturbed: Disturbed) -> Disturbed:
 
 
 class TestAnyMoment:
+    @pytest.mark.slow
     def test_of_a_training_that_writes_a_checkpoint_each_step(self, disturbed: Disturbed) -> None:
         method = ["--method.name", "rwp", "--method.schedule.name", "linear"]
         disturbed.compare([*TRAIN, *method], "out", times=2)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from conftest import leave_unrendered
 from sweeps import GRID, read, tables, written
 
 from noiserobust.cli import main
@@ -28,7 +29,9 @@ def sweep(path: Path, out: Path, *more: str) -> int:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that nobody disturbed, with its file beside it."""
     folder = tmp_path_factory.mktemp("sweep")
-    assert sweep(written(folder / "grid.yaml"), folder / "out") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_unrendered(patch)
+        assert sweep(written(folder / "grid.yaml"), folder / "out") == 0
     return folder
 
 
@@ -63,7 +66,7 @@ def test_all_jobs_are_in_one_table_and_one_report(done):
     assert kind_of(out / "grid") == "sweep"  # what was joined is not found as an evaluation of its own
 
 
-def test_a_finished_sweep_does_nothing_again(done):
+def test_a_finished_sweep_does_nothing_again(done, unrendered):
     files = sorted((done / "out/jobs").rglob("*"))
     times = [path.stat().st_mtime_ns for path in files]
     before = tables(done / "out")
