@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -14,20 +17,27 @@ BLANK = {
 }
 
 
-@pytest.fixture
-def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have figures plotted but not laid out and rendered, which is most of the time that a report takes.
-
-    For tests of what else there is in a report; tests of figures are in ``tests/report``.
-    """
-    leave_unrendered(monkeypatch)
-
-
-def leave_unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do that until what is patched is undone."""
+@contextlib.contextmanager
+def nothing_rendered() -> Iterator[None]:
+    """Have figures plotted but not laid out and rendered, which is most of the time that a report takes."""
 
     def save(self: Figure, file: Any, *, format: str, **how: Any) -> None:
         file.write(BLANK[format])
 
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: None)
-    monkeypatch.setattr(Figure, "savefig", save)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "draw_without_rendering", lambda self: None)
+        patch.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture
+def unrendered() -> Iterator[None]:
+    """Render no figures: for tests of what else there is in a report; tests of figures are in ``tests/report``."""
+    with nothing_rendered():
+        yield
+
+
+@pytest.fixture(scope="session")
+def rendering_nothing() -> Callable[[], AbstractContextManager[None]]:
+    """Return what renders no figures for a while, for fixtures that several tests share."""
+    return nothing_rendered

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import leave_unrendered
 from sweeps import GRID, read, tables, written
 
 from noiserobust.cli import main
@@ -26,11 +26,10 @@ def sweep(path: Path, out: Path, *more: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(tmp_path_factory: pytest.TempPathFactory, rendering_nothing: Any) -> Path:
     """A sweep that nobody disturbed, with its file beside it."""
     folder = tmp_path_factory.mktemp("sweep")
-    with pytest.MonkeyPatch.context() as patch:
-        leave_unrendered(patch)
+    with rendering_nothing():
         assert sweep(written(folder / "grid.yaml"), folder / "out") == 0
     return folder
 
