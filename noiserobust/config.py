@@ -13,6 +13,7 @@ METHODS = ("sgd", "sam", "asam", "rwp", "arwp", "was")
 SCHEDULES = ("constant", "linear", "quadratic", "power", "cosine", "off-to-on")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "one-cycle")
+CLIP_GRANULARITIES = ("tensor", "filter")
 
 Scalar = bool | int | float | str
 
@@ -208,16 +209,39 @@ class ClipConfig:
         grad_norm: of the norm of the gradient that updates, > 0.
         weight_stds: of the weights in the crossbar after each step, in standard deviations of each tensor, > 0.
         weight_value: the same in units of the weights, > 0.
+        granularity: tensor, or filter: weight_stds is then in root mean squares of each filter.
     """
 
     grad_norm: float | None = None
     weight_stds: float | None = None
     weight_value: float | None = None
+    granularity: str = "tensor"
 
     def __post_init__(self) -> None:
         for name in ("grad_norm", "weight_stds", "weight_value"):
             if getattr(self, name) is not None:
                 check_number(f"clip.{name}", getattr(self, name), above=0)
+        check_choice("clip.granularity", self.granularity, CLIP_GRANULARITIES)
+        if self.granularity != "tensor" and self.weight_stds is None:
+            raise InvalidValueError(
+                f"Expected `clip.granularity` to be given with `clip.weight_stds` only, but got {self.granularity!r}"
+            )
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """The average of the weights over past steps, which is what is evaluated and written; training does not see it.
+
+    Args:
+        decay: share of the average that each step keeps, in (0, 1); 0.99 averages over about 100 steps. By default
+            there is no average.
+    """
+
+    decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and check_number("average.decay", self.decay, above=0) >= 1:
+            raise InvalidValueError(f"Expected `average.decay` to be in (0, 1), but got {self.decay!r}")
 
 
 @dataclass(frozen=True)
@@ -300,6 +324,7 @@ class TrainConfig:
         label_smoothing: of the cross-entropy, in [0, 1).
         augment: random changes of the training images.
         clip: limits of gradients and weights.
+        average: of the weights over past steps.
         precision: fp32, bf16 for autocast, or fp16 for autocast with scaled losses.
         compile: whether the model is compiled by torch.compile.
         channels_last: whether images and convolutions use the channels-last memory layout.
@@ -323,6 +348,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
     precision: str = "fp32"
     compile: bool = False
     channels_last: bool = True
@@ -362,8 +388,15 @@ class TrainConfig:
         return self.label or self.method.name
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all settings as nested dictionaries, JSON-able; those of a recording only if there is one."""
+        """Return all settings as nested dictionaries, JSON-able; later ones only if they are used.
+
+        So trainings of versions that did not have them are continued.
+        """
         settings = asdict(self)
-        if self.record.every is None:  # so that trainings of versions that could not record are continued
+        if self.record.every is None:
             del settings["record"]
+        if self.average.decay is None:
+            del settings["average"]
+        if self.clip.granularity == "tensor":
+            del settings["clip"]["granularity"]
         return settings

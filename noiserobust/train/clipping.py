@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from noiserobust.errors import InvalidValueError, check_number
+from noiserobust.config import CLIP_GRANULARITIES
+from noiserobust.errors import InvalidValueError, check_choice, check_number
 from noiserobust.noise.base import check_weight
 from noiserobust.noise.sites import Site, find_sites
 
@@ -23,13 +24,17 @@ class WeightClip:
     Args:
         stds: limit in standard deviations of each tensor's weights, > 0; 2.5 is common.
         value: limit in units of the weights, > 0. If both are given, the lower limit counts.
+        granularity: ``"tensor"``, or ``"filter"``: ``stds`` is then in root mean squares of each filter's weights, and
+            no lower limit than 1 makes sense. (The standard deviation of a filter whose weights are alike says nothing
+            of their size.)
 
     Raises:
-        InvalidValueError: if neither is given, or one is no finite number > 0.
+        InvalidValueError: if neither is given, one is no finite number > 0, or there is no such granularity.
     """
 
     stds: float | None = None
     value: float | None = None
+    granularity: str = "tensor"
 
     def __post_init__(self) -> None:
         if self.stds is None and self.value is None:
@@ -37,6 +42,7 @@ class WeightClip:
         for name in ("stds", "value"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), above=0)
+        check_choice("granularity", self.granularity, CLIP_GRANULARITIES)
 
     @staticmethod
     def sites(model: nn.Module) -> list[Site]:
@@ -59,7 +65,15 @@ class WeightClip:
             with torch.no_grad():
                 weight = site.parameter()
                 if self.stds is not None and weight.numel() > 1:
-                    limit = (self.stds * check_weight(weight).std()).to(weight.dtype)
+                    limit = (self.stds * self._size(site, check_weight(weight))).to(weight.dtype)
                     weight.clamp_(-limit, limit)
                 if self.value is not None:
                     weight.clamp_(-self.value, self.value)
+
+    def _size(self, site: Site, weight: Tensor) -> Tensor:
+        """Return the unit of ``stds``, for the tensor or for each filter."""
+        if self.granularity == "tensor":
+            return weight.std()
+        rows = site.view.rows(weight)
+        norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return site.view.spread(norms / rows.shape[1] ** 0.5, weight.shape)

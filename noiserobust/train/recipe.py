@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from noiserobust.config import ClipConfig, MethodConfig, OptimizerConfig, ScheduleConfig
+from noiserobust.config import AverageConfig, ClipConfig, MethodConfig, OptimizerConfig, ScheduleConfig
 from noiserobust.errors import InvalidValueError
 from noiserobust.noise.kernels import KernelTransform
 from noiserobust.noise.registry import KERNELS, noise_from_config
@@ -60,7 +61,14 @@ def build_weight_clip(config: ClipConfig) -> WeightClip | None:
     """Return the limit of the weights, or None."""
     if config.weight_stds is None and config.weight_value is None:
         return None
-    return WeightClip(config.weight_stds, config.weight_value)
+    return WeightClip(config.weight_stds, config.weight_value, config.granularity)
+
+
+def build_average(config: AverageConfig, model: nn.Module) -> AveragedModel | None:
+    """Return the average of a model's weights and of its normalisation statistics, or None."""
+    if config.decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.decay), use_buffers=True)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:

@@ -319,6 +319,6 @@ class _Run:
         best = max(row["epoch"] for row in self.rows if row["best"])
         last = self.rows[-1]["epoch"]
         write_weights(self.folder / BEST_FILE, self.trainer.best_state, {**self.metadata, "epoch": str(best)})
-        write_weights(self.folder / LAST_FILE, self.trainer.model, {**self.metadata, "epoch": str(last)})
+        write_weights(self.folder / LAST_FILE, self.trainer.kept, {**self.metadata, "epoch": str(last)})
         with write_errors(self.checkpoint):
             self.checkpoint.unlink(missing_ok=True)

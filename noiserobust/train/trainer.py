@@ -25,6 +25,7 @@ from noiserobust.train.optimizer import PerturbedOptimizer
 from noiserobust.train.passes import Closure
 from noiserobust.train.progress import Epoch, Progress
 from noiserobust.train.recipe import (
+    build_average,
     build_lr_schedule,
     build_method,
     build_optimizer,
@@ -107,12 +108,18 @@ class Trainer:
             train_seed=train_seed,
         )
         self.lr_schedule = build_lr_schedule(config.lr_schedule, self.optimizer, self.total_steps)
-        self.best_state = _copy(model.state_dict())
+        self.average = build_average(config.average, model)
+        self.best_state = _copy(self.kept.state_dict())
         self.progress = Progress()
         self._loss = torch.zeros((), device=self.device)  # stays on the device: a step does not wait for it
         self._since = 0.0
         self._running = False  # whether steps of an epoch are being taken
         self._generators: dict[str, Tensor] = {}
+
+    @property
+    def kept(self) -> nn.Module:
+        """The model whose weights are evaluated and written: the trained one, or the average of its past steps."""
+        return self.model if self.average is None else self.average.module
 
     def epochs(self, tick: Tick = lambda: None) -> Iterator[Epoch]:
         """Train on, yielding after each epoch; :attr:`best_state` then holds the best weights so far.
@@ -137,7 +144,7 @@ class Trainer:
             best = self.score is None or perturbed >= now.best_score  # among equals the longest trained
             if best:
                 now.best_score = perturbed
-                self.best_state = _copy(self.model.state_dict())
+                self.best_state = _copy(self.kept.state_dict())
             steps, passes = now.epoch * self.steps_per_epoch, self.optimizer.passes
             where = now.epoch, steps, passes, now.lr, now.strength
             epoch = Epoch(*where, loss, clean, perturbed, best, now.seconds, len(self.parts))
@@ -155,6 +162,8 @@ class Trainer:
             "lr_schedule": self.lr_schedule.state_dict(),
             "progress": vars(self.progress).copy(),
         }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         if self._generators:
@@ -169,6 +178,8 @@ class Trainer:
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.progress = Progress(**state["progress"])
         self.parts = self._parts(self.progress.micro_batches or self.config.accumulate)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         self._generators = dict(state.get("generators", {}))
@@ -202,6 +213,8 @@ class Trainer:
             streams = [stream.child("augment", now.index), stream.child("augment", now.index, "perturbed")]
             loss = self._backward([(o[span], s) for o, s in zip(orders, streams, strict=False)])
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
             self._loss += torch.as_tensor(loss).detach()
             self.lr_schedule.step()
             now.index += 1
@@ -283,7 +296,7 @@ class Trainer:
     def _measure(self) -> tuple[float, float]:
         if self.score is None:
             return math.nan, math.nan
-        found = self.score(self.model) if self.ranks.leads else (0.0, 0.0)
+        found = self.score(self.kept) if self.ranks.leads else (0.0, 0.0)
         clean, perturbed = self.ranks.from_leader(torch.tensor(found, dtype=torch.float64, device=self.device)).tolist()
         return clean, perturbed
 

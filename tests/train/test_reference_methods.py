@@ -850,6 +850,38 @@ def test_weights_are_clipped_after_each_step_by_the_formula(task: Task, clip, se
     assert_same(train(task, nr.SAM(0.4), weight_clip=clip), expected)
 
 
+@pytest.mark.parametrize("value", [None, 0.15])
+def test_each_filter_is_clipped_by_its_own_size(task: Task, value: float | None) -> None:
+    noisy = views(task, None)
+
+    def by_formula(name: str, weight: Tensor) -> Tensor:
+        matrix = noisy[name].matrix(weight)
+        limit = 1.2 * (matrix**2).mean(dim=1, keepdim=True).sqrt()
+        limit = limit if value is None else limit.clamp(max=value)
+        return noisy[name].restore(torch.minimum(torch.maximum(matrix, -limit), limit), weight.shape)
+
+    expected = sgd(task, sam(task, 0.4), after=lambda w: w | {k: by_formula(k, w[k]) for k in noisy})
+    path = train(task, nr.SAM(0.4), weight_clip=nr.WeightClip(1.2, value, granularity="filter"))
+    assert_same(path, expected)
+    assert_different(path, train(task, nr.SAM(0.4), weight_clip=nr.WeightClip(1.2, value)))
+
+
+def test_a_filter_whose_weights_are_alike_is_left_as_it_is() -> None:
+    model = torch.nn.Linear(3, 2, bias=False)
+    weight = torch.tensor([[2.0, 2.0, 2.0], [-0.01, 0.01, 0.03]])
+    model.weight.data.copy_(weight)
+    nr.WeightClip(1.0, granularity="filter").apply(nr.find_sites(model))
+    assert torch.equal(model.weight[0], weight[0])
+    torch.testing.assert_close(model.weight[1].abs().max().item(), math.sqrt(11e-4 / 3))
+
+
+def test_there_are_two_granularities() -> None:
+    with pytest.raises(
+        nr.NoiseRobustError, match=r"Expected `granularity` to be one of 'filter', 'tensor', but got 'tile'"
+    ):
+        nr.WeightClip(1.0, granularity="tile")
+
+
 @pytest.mark.parametrize(("clip", "settings"), CLIPS, ids=str)
 def test_clipping_in_single_precision_is_that_of_aihwkit(clip, settings) -> None:
     pytest.importorskip("aihwkit")

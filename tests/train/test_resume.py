@@ -19,6 +19,7 @@ from small_models import cnn, same_bits, snapshot
 
 from noiserobust.config import (
     AugmentConfig,
+    AverageConfig,
     ClipConfig,
     MethodConfig,
     NoiseConfig,
@@ -146,6 +147,7 @@ def test_every_method_and_schedule_goes_on_to_the_same_weights(method: str, sche
         {"lr_schedule": "one-cycle"},
         {"lr_schedule": "constant"},
         {"clip": ClipConfig(grad_norm=0.5, weight_stds=2.0)},
+        {"average": AverageConfig(0.8)},
         {"precision": "bf16"},
         {"precision": "fp16"},
     ],
@@ -157,6 +159,8 @@ def test_every_setting_goes_on_to_the_same_weights(more: dict[str, object], tmp_
     finished(whole)
     resumed, _ = interrupted_at(settings, 8, tmp_path / "state.pt")
     assert same_bits(snapshot(whole.model), snapshot(resumed.model))
+    assert same_bits(whole.kept.state_dict(), resumed.kept.state_dict())
+    assert same_bits(whole.best_state, resumed.best_state)
 
 
 @pytest.mark.parametrize("forgotten", ["model", "optimizer", "lr_schedule", "progress", "generators", "best_model"])
