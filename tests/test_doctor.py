@@ -87,6 +87,7 @@ class TestBrokenMachines:
         found = try_out("aihwkit noise")
         assert (found.state, found.text) == ("fails", "it crashed: killed by SIGSEGV")
 
+    @pytest.mark.slow
     def test_a_hang_with_children(self, package, tmp_path: Path) -> None:
         package(
             "aihwkit",

@@ -28,6 +28,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.no_cover  # what the commands do is tested, and counted, elsewhere
+@pytest.mark.slow
 def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")

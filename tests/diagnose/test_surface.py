@@ -181,6 +181,7 @@ def test_workers_give_what_one_process_gives() -> None:
     pd.testing.assert_frame_equal(alone, workers)
 
 
+@pytest.mark.slow
 def test_parts_joined_give_what_one_run_gives(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "model.py").write_text("from test_surface import network\n")
     x, y = data()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CALL = """
 import torch
 draws = nr.evaluate(torch.nn.Linear(2, 2), (torch.zeros(3, 2), torch.tensor([0, 1, 1])),
@@ -19,6 +21,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "noiserob
 """
 
 
+@pytest.mark.slow
 def test_evaluate_can_be_called_whatever_was_imported_before() -> None:
     """In one process that forgets the package in between, for torch takes seconds to import."""
     cases = {
@@ -33,6 +36,7 @@ def test_evaluate_can_be_called_whatever_was_imported_before() -> None:
     assert (done.returncode, done.stdout.splitlines()) == (0, list(cases)), done.stderr
 
 
+@pytest.mark.slow
 def test_the_package_imports_lazily_and_lists_its_names() -> None:
     code = (
         "import sys, noiserobust as nr\n"

@@ -77,6 +77,7 @@ def die(path: Path, often: int, job: int) -> None:
 
 
 @on(PARALLEL)
+@pytest.mark.slow
 def test_a_job_whose_worker_dies_is_tried_again(executor: Executor, tmp_path: Path) -> None:
     done = sorted(executor.map(Square(partial(die, tmp_path, 2)), range(20)))
     assert done == [(j, j**2) for j in range(20)]
@@ -101,6 +102,7 @@ class Slow:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_worker_may_die_while_nobody_looks() -> None:
     results = make_executor("processes", 2).map(Square(Slow()), range(12))
     done = [next(results)]
@@ -127,6 +129,7 @@ def refuse() -> None:
 
 
 @on(PARALLEL)
+@pytest.mark.slow
 def test_work_that_cannot_be_loaded_is_said_once(executor: Executor) -> None:
     with pytest.raises(InvalidValueError, match=r"workers to be able to load .* ImportError: no module named blocks"):
         list(executor.map(Unloadable(), range(30)))
@@ -174,6 +177,7 @@ class Looks:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+@pytest.mark.slow
 def test_processes_share_large_tensors_and_divide_the_cores() -> None:
     found = dict(make_executor("processes", 2).map(Looks(), range(4)))
     available = len(os.sched_getaffinity(0))

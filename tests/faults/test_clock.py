@@ -36,6 +36,7 @@ def seconds(out: Path) -> list[float]:
     return list(pd.read_csv(out / "seed0" / "metrics.csv")["seconds"])
 
 
+@pytest.mark.slow
 def test_what_asks_for_the_time_gets_another_one_each_time(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(JUMPING)
     model = ["--model", "net.py:net"]

@@ -130,6 +130,7 @@ def test_the_images_part_is_subtracted() -> None:
     assert found.image_variance == pytest.approx(variances.mean() * 100 / 0.99, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_components_are_found_for_chips_on_unlike_numbers_of_images() -> None:
     rng = np.random.default_rng(3)
     images = np.repeat([50, 400, 2000], [20, 40, 60])

@@ -65,6 +65,7 @@ def test_all_jobs_are_in_one_table_and_one_report(done):
     assert kind_of(out / "grid") == "sweep"  # what was joined is not found as an evaluation of its own
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_does_nothing_again(done, unrendered):
     files = sorted((done / "out/jobs").rglob("*"))
     times = [path.stat().st_mtime_ns for path in files]
@@ -81,6 +82,7 @@ def test_processes_find_the_same(done, tmp_path, unrendered):
     assert tables(tmp_path) == tables(done / "out")
 
 
+@pytest.mark.slow
 def test_a_larger_grid_takes_over_what_is_done(done, tmp_path, unrendered):
     (tmp_path / "jobs").symlink_to(done / "out/jobs")
     grid = [*GRID["grid"], {"method": {"name": "sam", "rho": 0.1}}]
@@ -109,6 +111,7 @@ def accuracy_or_not(output, target):
 """
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_listed_with_their_last_lines_and_tried_again_on_request(tmp_path, capsys, unrendered):
     (tmp_path / "mine.py").write_text(BROKEN)
     (tmp_path / "broken").touch()

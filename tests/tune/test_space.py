@@ -60,6 +60,7 @@ def test_one_epoch_cannot_be_halved():
         replace(SPACE, base=replace(BASE, epochs=1)).config({**ORDINARY, "share": 0.5})
 
 
+@pytest.mark.slow
 def test_the_file_of_a_training_gives_the_same_training():
     for config in [SPACE.plain(), *(SPACE.config(p) for p in points(20))]:
         again = checked_settings(TrainConfig, yaml.safe_load(yaml.safe_dump(settings_of(config))))
