@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test slow fuzz lint bench clean
+.PHONY: help setup demo test slow coverage fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
 	@echo "make test   formatting, types and tests (a few minutes)"
-	@echo "make slow   the tests that take minutes each"
+	@echo "make slow   the tests that take many seconds each"
+	@echo "make coverage  the tests of make test, and which lines they run (takes a third longer)"
 	@echo "make fuzz   coverage-guided fuzzing of the readers of files (four minutes)"
 	@echo "make bench  benchmarks, as ratios within one run"
 	@echo "make clean  remove the virtual environment and what tools left behind"
@@ -36,11 +37,15 @@ lint: $(READY)
 # One thread for each of two workers: more threads on the small tensors of the tests only wait for each other.
 # Tests that share what they are set up with stay together until one worker has no more of its own. Bytecode is kept
 # even where the environment says not to: else each worker rewrites the assertions of all tests every time.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 test: lint
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal -m "not slow" --cov --cov-report=term
+	$(PYTEST) -m "not slow"
 
 slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+	$(PYTEST) -m slow
+
+coverage: $(READY)
+	$(PYTEST) -m "not slow" --cov --cov-report=term
 
 # Atheris is no part of the environment, as it has no wheels for some systems; on those this fails.
 fuzz: $(READY)
