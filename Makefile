@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test slow coverage fuzz lint bench clean
+.PHONY: help setup demo test slow thorough coverage fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
 	@echo "make test   formatting, types and tests (a few minutes)"
 	@echo "make slow   the tests that take many seconds each"
+	@echo "make thorough  simulations and fuzzing that repeat on many cases what quicker tests do on few (half an hour)"
 	@echo "make coverage  the tests of make test, and which lines they run (takes a third longer)"
 	@echo "make fuzz   coverage-guided fuzzing of the readers of files (four minutes)"
 	@echo "make bench  benchmarks, as ratios within one run"
@@ -39,18 +40,21 @@ lint: $(READY)
 # even where the environment says not to: else each worker rewrites the assertions of all tests every time.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not thorough"
 
 slow: $(READY)
 	$(PYTEST) -m slow
 
+thorough: $(READY)
+	$(PYTEST) -m thorough
+
 coverage: $(READY)
-	$(PYTEST) -m "not slow" --cov --cov-report=term
+	$(PYTEST) -m "not slow and not thorough" --cov --cov-report=term
 
 # Atheris is no part of the environment, as it has no wheels for some systems; on those this fails.
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow tests/fuzz/test_fuzz_guided.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m thorough tests/fuzz
 
 bench: $(READY)
 	$(BIN)/python experiments/benchmarks/run.py

@@ -15,7 +15,7 @@ TARGETS = ("profile", "config", "sweep", "noise", "results", "journal", "merge",
 TARGETS += ("measurements",)
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.thorough,
     pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed"),
 ]
 

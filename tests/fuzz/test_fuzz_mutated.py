@@ -29,7 +29,7 @@ SLOWER = ["compare, interrupted", "profiles show", "evaluate, continued", "evalu
     ("name", "number"),
     [
         *((name, 4) for name in QUICK),
-        *(pytest.param(name, 150, marks=pytest.mark.slow) for name in (*QUICK, *SLOWER)),
+        *(pytest.param(name, 150, marks=pytest.mark.thorough) for name in (*QUICK, *SLOWER)),
     ],
 )
 def test_a_spoiled_file_is_refused_or_read(name, number, tmp_path):

@@ -109,7 +109,7 @@ def check_weights(state: dict[str, torch.Tensor]) -> None:
         pytest.param(states(), check_weights, id="weights"),
     ],
 )
-@pytest.mark.parametrize("number", [8, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [8, pytest.param(500, marks=pytest.mark.thorough)])
 def test_what_is_valid_is_read_as_it_was_written(strategy, check, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings(max_examples=number, deadline=None, derandomize=True)(given(strategy)(check))()

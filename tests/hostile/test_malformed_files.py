@@ -51,14 +51,14 @@ def test_some_malformed_files_of_each_reader_are_refused_or_harmless(tmp_path):
     assert sum(case.outcome == REFUSED for case in cases) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_many_malformed_files_are_refused_or_harmless(tmp_path):
     cases = list(run(plan(1000), 1, str(tmp_path), workers=2))
     assert wrong(cases) == []
     assert {case.reader for case in cases} == set(READERS)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_spoiled_was_valid_before(name, tmp_path):
     folder = tmp_path / "in"
@@ -91,7 +91,7 @@ def test_faults_are_seen(tmp_path):
     assert "ZeroDivisionError" in (tmp_path / "out" / "figures.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_deaths_and_hangs_are_seen_and_others_are_read_on(tmp_path):
     items = plan(16, module="planted_readers")
     cases = list(run(items, 0, str(tmp_path / "home"), workers=2, seconds=10.0, module="planted_readers"))

@@ -488,7 +488,7 @@ ENDS = stats.binom.interval(0.9999, REPETITIONS, 0.95)
 """How often an interval of 95% covers in so many repetitions, but for one time in 10,000."""
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["normal", "skewed"])
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_intervals_over_trainings_cover_their_truth(seeds: int, kind: str) -> None:

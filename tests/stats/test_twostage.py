@@ -240,12 +240,12 @@ def test_chips_of_which_none_changes_an_image_have_an_interval_still() -> None:
     assert chips[-1][2] == 1000
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "half_width"), [("weak", 0.4), ("middle", 0.6), ("strong", 1.5)])
-def test_coverage_over_600_evaluations(name: str, half_width: float) -> None:
+def test_coverage_over_2000_evaluations(name: str, half_width: float) -> None:
     world = WORLDS[name]
-    covered, passes, plain = coverage(world, half_width, 600)
-    assert covered == pytest.approx(0.95, abs=0.027)  # three standard errors
+    covered, passes, plain = coverage(world, half_width, 2000)
+    assert covered == pytest.approx(0.95, abs=0.015)  # three standard errors
     if world.chip_std() >= 1.5:
         assert plain >= 5 * passes
 
