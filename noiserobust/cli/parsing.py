@@ -67,9 +67,12 @@ def checked_settings(kind: type[T], content: Mapping[str, Any]) -> T:
 
 
 def _check_groups(content: Mapping[str, Any], kind: Any, where: str = "", prefix: str = "") -> None:
-    """Raise unless what is a group of settings has settings: the parser would look for a file of the name."""
+    """Raise unless what is a group of settings has settings: the parser would look for a file of the name.
+
+    And unless what is said is heard: of a setting that may be missing the parser takes ``#1`` for missing.
+    """
     from dataclasses import fields, is_dataclass
-    from typing import get_type_hints
+    from typing import get_args, get_type_hints
 
     hints = get_type_hints(kind)
     for name in (f.name for f in fields(kind)):
@@ -80,6 +83,21 @@ def _check_groups(content: Mapping[str, Any], kind: Any, where: str = "", prefix
                     f"Expected `{prefix}{name}`{where} to be settings, name: value, but got {group!r}"
                 )
             _check_groups(group, hints[name], where, f"{prefix}{name}.")
+        elif type(None) in get_args(hints[name]) and _reads_as_nothing(content.get(name)):
+            raise InvalidValueError(
+                f"Expected `{prefix}{name}`{where} to be text that means something, or to be left out, but got "
+                f"{content[name]!r}, which the parser would read as nothing"
+            )
+
+
+def _reads_as_nothing(value: Any) -> bool:
+    """Return whether a text is to YAML what null is: the parser reads texts once more."""
+    from noiserobust.yamlfile import parse_yaml
+
+    try:
+        return isinstance(value, str) and bool(value.strip()) and parse_yaml(value) is None
+    except ValueError:
+        return False
 
 
 def _check_config(path: Path) -> None:

@@ -22,7 +22,17 @@ from noiserobust.results.files import make_folder
 from noiserobust.results.lock import FolderLock
 from noiserobust.sweep.join import Joined, join_jobs
 from noiserobust.sweep.plan import JOBS_FOLDER, Job, Sweep
-from noiserobust.sweep.state import FAILED, FINISHED, RUNNING, State, last_lines, state_of, write_state
+from noiserobust.sweep.state import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    State,
+    last_lines,
+    state_of,
+    write_state,
+)
 from noiserobust.sweep.work import Work
 from noiserobust.train.recipe import build_method, build_schedule
 
@@ -101,6 +111,7 @@ def run_sweep(
                     bar.update()
             waiting = _wait_for_some(sweep, out, elsewhere) if elsewhere else []
     states = {name: state_of(out, job, sweep) for name, job in sweep.jobs.items()}
+    _check_kept(sweep, out, states)
     finished = [name for name, state in states.items() if state.word == FINISHED]
     return SweepResult(states, join_jobs(sweep, out, states) if finished else None)
 
@@ -153,6 +164,20 @@ def _wait_for_some(sweep: Sweep, out: Path, names: Sequence[str]) -> list[str]:
         if any(word != RUNNING for word in words.values()):
             return [name for name, word in words.items() if word not in (FINISHED, FAILED)]
         time.sleep(_LOOK_EVERY)
+
+
+def _check_kept(sweep: Sweep, out: Path, states: dict[str, State]) -> None:
+    """Raise if a job that was done is not done any more, as when somebody has removed its folder meanwhile.
+
+    Raises:
+        OutputError: if so.
+    """
+    for name, state in states.items():
+        if state.word in (STOPPED, WAITING):
+            raise OutputError(
+                f"Expected {out / JOBS_FOLDER / name} to hold the results of {sweep.jobs[name].title} until all jobs "
+                "are done, but it does not; the same command goes on from what is there"
+            )
 
 
 def failures(sweep: Sweep, out: Path, states: dict[str, State]) -> list[str]:

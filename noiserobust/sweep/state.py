@@ -11,8 +11,8 @@ from typing import Any
 from noiserobust.errors import NoiseRobustError
 from noiserobust.results.files import read_json, write_json
 from noiserobust.results.lock import in_use
-from noiserobust.results.schema import DRAWS_FILE, SUMMARY_FILE
-from noiserobust.sweep.plan import JOBS_FOLDER, Job, Sweep, evaluation_folder
+from noiserobust.results.schema import DRAWS_FILE, MANIFEST_FILE, SUMMARY_FILE
+from noiserobust.sweep.plan import JOBS_FOLDER, Job, Sweep, evaluation_folder, training_folder
 
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
 WAITING, RUNNING, STOPPED, FINISHED, FAILED = "waiting", "running", "stopped", "finished", "failed"
@@ -41,13 +41,19 @@ def state_of(out: Path, job: Job, sweep: Sweep) -> State:
     folder = out / JOBS_FOLDER / job.name
     said = _said(folder)
     seconds = said.get("seconds")
-    if all(is_evaluated(evaluation_folder(out, job.name, e)) for e in sweep.evaluations.values()):
+    evaluated = (is_evaluated(evaluation_folder(out, job.name, e)) for e in sweep.evaluations.values())
+    if is_trained(training_folder(out, job.name), job.seed) and all(evaluated):
         return State(FINISHED, seconds=float(seconds) if isinstance(seconds, int | float) else None)
     if in_use(folder):
         return State(RUNNING)
     if isinstance(said.get("error"), str):
         return State(FAILED, said["error"])
     return State(STOPPED if said else WAITING)
+
+
+def is_trained(folder: Path, seed: int) -> bool:
+    """Return whether a training is there; whoever has no more use for its weights may have removed them."""
+    return (folder / MANIFEST_FILE).is_file() and (folder / f"seed{seed}").is_dir()
 
 
 def is_evaluated(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
@@ -144,9 +145,7 @@ def logged_job(out: Path, job: Job, threads: int) -> Iterator[None]:
 @contextmanager
 def _logged(path: Path, job: Job) -> Iterator[None]:
     """Have everything that is printed or logged meanwhile written to a file, a crash of the interpreter included."""
-    with write_errors(path):
-        file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
-    with file, redirect_stdout(file), redirect_stderr(file), _log_records(file):
+    with _Log(path) as file, redirect_stdout(file), redirect_stderr(file), _log_records(file):
         print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} UTC, {job.title}")
         watched = faulthandler.is_enabled()
         faulthandler.enable(file)
@@ -156,6 +155,24 @@ def _logged(path: Path, job: Job) -> Iterator[None]:
             faulthandler.disable()
             if watched:
                 faulthandler.enable(sys.__stderr__ or file)
+
+
+class _Log(TextIOWrapper):
+    """The log of a job: without a buffer, which would fail again when it is closed, and with errors as of any file.
+
+    Args:
+        path: of the file, which is appended to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with write_errors(path):
+            file = path.open("ab", buffering=0)
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def write(self, text: str) -> int:
+        with write_errors(self._path):
+            return super().write(text)
 
 
 @contextmanager

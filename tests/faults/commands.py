@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,11 +41,19 @@ def content(folder: Path) -> dict[str, object]:
             found[name] = json.loads(path.read_text())["configuration"]
         elif path.name == "jobs.csv":
             found[name] = pd.read_csv(path).drop(columns="seconds", errors="ignore").to_csv()
+        elif path.name == "report.html" and (folder / "jobs").is_dir():
+            found[name] = _page(path)
         elif path.name in ("job.json", "log.txt"):
             found[name] = ""
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def _page(path: Path) -> str:
+    """Return the report of a sweep without where its jobs are, when they were begun, and minutes of trainings."""
+    where, when, minutes = r"<code>[^<]*(?=/jobs/)", r"\d{4}-\d\d-\d\dT[\d:+]+", r"<td>[^<]*</td>(?=\s*<td>best on)"
+    return re.sub("|".join((where, when, minutes)), "", path.read_text())
 
 
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

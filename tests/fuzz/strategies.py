@@ -15,9 +15,19 @@ from noiserobust.noise.profiles import profile_names
 from noiserobust.noise.reference import GRANULARITIES, REFERENCES
 from noiserobust.results.schema import DRAW_KEY
 
+
+def means_something(text: str) -> bool:
+    """Return whether YAML would not read a text, quoted as it may be in its file, as null: as it reads ``#1``."""
+    try:
+        return yaml.safe_load(text) is not None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError):
+        return True
+
+
 # What YAML, CSV and terminals have their own ideas of: quotes, commas, colons, what looks like a number, line breaks.
 SIGNS = st.sampled_from("abcXYZ019 _-.,:;'\"#&*!|>%@`[]{}?=\\/~äé漢😀")
 NAMES = st.text(SIGNS, min_size=1, max_size=12)
+WORDS = NAMES.filter(means_something)
 NUMBERS = st.floats(min_value=1e-6, max_value=1e6)
 
 
@@ -67,7 +77,7 @@ TRAININGS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
             NAMES,
             st.one_of(st.booleans(), st.integers(-(10**9), 10**9), st.floats(-1e9, 1e9), st.sampled_from(["a", "b c"])),
         ),
-        "normalize": NAMES,
+        "normalize": WORDS,
         "method": METHODS,
         "optimizer": some(
             name=st.sampled_from(["sgd", "adamw"]), lr=NUMBERS, momentum=st.floats(0, 1), weight_decay=st.floats(0, 1)
@@ -80,7 +90,7 @@ TRAININGS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "held_out": share(one=False),
         "select": some(noise=NOISES, draws=st.integers(1, 99)),
         "seed": st.integers(0, 2**80),
-        "label": NAMES,
+        "label": WORDS,
         "record": st.fixed_dictionaries(
             {"every": st.one_of(st.just("auto"), st.integers(1, 10**6))},
             optional={"levels": st.lists(NUMBERS, unique=True, max_size=4), "draws": st.integers(2, 9)},

@@ -53,6 +53,7 @@ def test_some_malformed_files_of_each_reader_are_refused_or_harmless(tmp_path):
 
 @pytest.mark.thorough
 def test_many_malformed_files_are_refused_or_harmless(tmp_path):
+    signal.alarm(0)  # the workers have a time for each file
     cases = list(run(plan(1000), 1, str(tmp_path), workers=2))
     assert wrong(cases) == []
     assert {case.reader for case in cases} == set(READERS)

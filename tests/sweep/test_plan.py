@@ -75,6 +75,8 @@ def test_different_trainings_of_one_label_are_refused(tmp_path):
         ({"name": "jobs"}, "`name` of .* to be the name of a folder"),
         ({"base": [1]}, "`base` of .* to be settings"),
         ({"base": {"data": "digits"}}, "model"),
+        ({"base": GRID["base"] | {"label": "#1"}}, "`label` to be text that means something"),
+        ({"base": GRID["base"] | {"normalize": "~"}}, "`normalize` to be text that means something"),
         ({"grid": {"method.nme": ["rwp"]}}, "'method.nme'|nme"),
         ({"grid": {"method": {"name": "sgd", "rho": 0.1}}}, "`method.rho` .*sgd.* 0.1"),
         ({"grid": {"epochs": ["many"]}}, "`epochs` to be of type int"),
