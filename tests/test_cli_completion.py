@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from noiserobust.cli import _parser, main, names
+from noiserobust.cli import build_parser, main, names
 from noiserobust.cli.help import leaves
 from noiserobust.config import METHODS
 from noiserobust.data.normalize import parse_normalize
@@ -144,7 +144,7 @@ def test_the_names_are_those_that_are_known() -> None:
 def test_every_completion_is_of_an_option_that_there_is() -> None:
     known = {
         place
-        for words, leaf in leaves(_parser())
+        for words, leaf in leaves(build_parser())
         for a in leaf._actions
         for place in (a.dest, " ".join((*words, a.dest)))
     }

@@ -14,11 +14,11 @@ import pytest
 from jsonargparse import ArgumentParser
 
 import noiserobust as nr
-from noiserobust.cli import _VERBS, _parser, main
+from noiserobust.cli import _VERBS, build_parser, main
 from noiserobust.cli.help import examples_of, leaves, subparsers
 from noiserobust.cli.parsing import parse
 
-PARSER = _parser()
+PARSER = build_parser()
 LEAVES = dict(leaves(PARSER))
 SWEEP = """\
 base: {model: digits-mlp, data: digits, epochs: 1}

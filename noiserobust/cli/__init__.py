@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import redirect_stdout
 from io import TextIOWrapper
 
@@ -97,7 +97,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no failure
     try:
         with redirect_stdout(Visible(sys.stdout)), endings():
-            parser = _parser()
+            parser = build_parser(arguments)
             settings = parse(parser, arguments)
             if settings.verb is None:
                 parser.print_help()
@@ -151,17 +151,20 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
-def _parser() -> ArgumentParser:
+def build_parser(verbs: Container[str] = frozenset(_VERBS)) -> ArgumentParser:
+    """Return a parser that knows all verbs by name, and the arguments of those given, which takes most of the time."""
     parser = make_parser(
         "Train, evaluate and report neural networks whose weights live on noisy analog hardware.",
         prog="noiserobust",
         version=_version(),
         epilog=examples("noiserobust demo", "noiserobust evaluate --help"),
     )
-    verbs = parser.add_subcommands(dest="verb", required=False)
+    subparsers = parser.add_subcommands(dest="verb", required=False)
     for verb, (add, _, help_text) in _VERBS.items():
         sub = make_parser(f"{help_text[0].upper()}{help_text[1:]}.")
-        verbs.add_subcommand(verb, sub, help=help_text)  # first: actions are added in a verb that is there
+        subparsers.add_subcommand(verb, sub, help=help_text)  # first: actions are added in a verb that is there
+        if verb not in verbs:
+            continue
         add(sub)
         for _, leaf in leaves(sub):
             add_messages(leaf)

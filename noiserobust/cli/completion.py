@@ -31,9 +31,9 @@ def completion(settings: Namespace) -> None:
         raise MissingDependencyError(
             f"Expected shtab to be installed for completions, but got: {error}; try: pip install shtab"
         ) from error
-    from noiserobust.cli import _parser
+    from noiserobust.cli import build_parser
 
-    parser = _parser()
+    parser = build_parser()
     for words, leaf in leaves(parser):
         _complete(words, leaf, shtab)
     script: str = shtab.complete(parser, shell)
