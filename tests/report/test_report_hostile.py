@@ -17,6 +17,8 @@ from test_report_text import check_latex
 from noiserobust.report import Report, write_report
 from noiserobust.report.compare import Compared, compare_folders, write_comparison
 
+pytestmark = pytest.mark.slow  # a page with all these names takes twenty seconds
+
 LONG = "long " * 40 + "end"
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -191,7 +193,6 @@ def test_a_comparison_is_as_harmless(compared, kind):
         assert all(one_line(name) in text for name in HOSTILE if name != HOSTILE[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("javascript", [True, False], ids=["script", "no script"])
 def test_nothing_runs_in_a_browser(open_page: OpenPage, hostile: Report, tmp_path: Path, javascript: bool) -> None:
     with open_page(hostile.html, javascript=javascript) as opened:
@@ -218,7 +219,6 @@ def test_nothing_runs_in_a_browser(open_page: OpenPage, hostile: Report, tmp_pat
         assert opened.requests == []
 
 
-@pytest.mark.slow
 def test_what_the_test_above_looks_for_is_found(open_page: OpenPage, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
     path.write_text(f"<!doctype html><title>bad</title>{HOSTILE[0]}", encoding="utf-8")
@@ -234,7 +234,6 @@ def test_what_the_test_above_looks_for_is_found(open_page: OpenPage, tmp_path: P
         assert dialogs == ["1"]
 
 
-@pytest.mark.slow
 def test_a_script_that_got_in_would_not_run(open_page: OpenPage, rich: Report, tmp_path: Path) -> None:
     """The policy is the second wall: a script other than ours is refused even where escaping had failed."""
     path = tmp_path / "broken.html"
