@@ -43,7 +43,7 @@ test: lint
 	$(PYTEST) -m "not slow and not thorough"
 
 slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not thorough"
 
 thorough: $(READY)
 	$(PYTEST) -m thorough

@@ -71,7 +71,7 @@ def refused(result):
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_output_that_cannot_be_written_is_no_fault_of_ours(buffered):
     command = [sys.executable, *([] if buffered else ["-u"]), "-m", "noiserobust", "profiles", "show", "pcm-hermes-2"]
     with open("/dev/full", "w") as full:

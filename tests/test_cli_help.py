@@ -89,7 +89,7 @@ def test_each_example_is_understood(command: list[str], tmp_path: Path, monkeypa
     assert settings.verb == words[1]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_examples_run_in_the_order_of_the_verbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)

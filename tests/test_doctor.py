@@ -29,7 +29,7 @@ def test_what_it_says_of_the_machine_is_so(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_torch_and_gpu() -> None:
     found = {finding.name: finding for finding in examine(["torch", "GPU"]).findings}
     assert found["torch"].state == "works"
@@ -37,7 +37,7 @@ def test_torch_and_gpu() -> None:
     assert (found["GPU"].state == "works") == torch.cuda.is_available()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("thorough", [False, True])
 def test_everything_is_tried_for_real(thorough: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--format", "json", *(["--thorough"] if thorough else [])]) == 0
@@ -87,7 +87,7 @@ class TestBrokenMachines:
         found = try_out("aihwkit noise")
         assert (found.state, found.text) == ("fails", "it crashed: killed by SIGSEGV")
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_a_hang_with_children(self, package, tmp_path: Path) -> None:
         package(
             "aihwkit",
@@ -135,7 +135,7 @@ class TestBrokenMachines:
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "fails\n"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_damaged_data_set_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"not an archive")
     monkeypatch.setenv("NOISEROBUST_DATA", str(tmp_path))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
+from noiserobust.errors import check_integer
+
 if TYPE_CHECKING:
     import torch
 
@@ -32,6 +34,7 @@ def executing(settings: Namespace) -> tuple[Executor, torch.device]:
     """
     import torch
 
+    check_integer("threads", settings.threads, minimum=1)
     from noiserobust.evaluate.forward import pick_device
     from noiserobust.executors import make_executor
 

@@ -16,6 +16,7 @@ from noiserobust.progress import duration
 
 if TYPE_CHECKING:
     from noiserobust.sweep.plan import Sweep
+    from noiserobust.sweep.run import SweepResult
     from noiserobust.sweep.state import State
 
 
@@ -67,7 +68,7 @@ def sweep(settings: Namespace) -> None:
     if settings.status or settings.dry_run:
         _show(found, settings.out)
         return
-    from noiserobust.sweep.run import failures, run_sweep
+    from noiserobust.sweep.run import run_sweep
 
     executor, device = executing(settings)
     result = run_sweep(
@@ -83,8 +84,15 @@ def sweep(settings: Namespace) -> None:
     if result.joined is not None:
         print(f"{result.joined.folder}: jobs.csv, draws.csv, summary.csv, manifest.json")
         print(result.joined.report)
+    check_all_done(found, settings.out, result)
+
+
+def check_all_done(found: Sweep, out: Path, result: SweepResult) -> None:
+    """Say of jobs that failed why, and raise, if there are any."""
+    from noiserobust.sweep.run import failures
+
     if result.failed:
-        print(*failures(found, settings.out, result.states), sep="\n")
+        print(*failures(found, out, result.states), sep="\n")
         raise UnfinishedSweepError(
             f"Expected all {len(found.jobs)} jobs to be done, but {len(result.failed)} failed; the others are done, "
             "`--retry` tries these again"

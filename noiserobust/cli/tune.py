@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from noiserobust.cli.executing import add_executing, executing
 from noiserobust.cli.help import examples
 from noiserobust.cli.parsing import DOWNLOAD, checked_settings
+from noiserobust.cli.sweep import check_all_done
 from noiserobust.config import TrainConfig
 from noiserobust.errors import MissingFileError
 
@@ -45,6 +46,9 @@ def add_tune(parser: ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=10, help="chips of the last comparison for each time, >= 1")
     parser.add_argument("--no-prune", action="store_true", help="let poor trials go on to their end")
     add_executing(parser)
+    parser.add_argument(
+        "--retry", action="store_true", help="do trainings of the last comparison again that have failed"
+    )
     parser.add_argument("--resume", action="store_true", help="insist that the folder holds this search already")
     parser.add_argument("--download", action="store_true", help=DOWNLOAD)
     parser.add_argument("--out", type=Path, required=True, help="folder; trials that are over are kept")
@@ -72,10 +76,11 @@ def tune(settings: Namespace) -> None:
         settings.draws,
         not settings.no_prune,
     )
-    how = {"executor": executor, "threads": settings.threads, "download": settings.download, "progress": True}
-    found = search(config, settings.out, device=device, **how)
+    how = {"executor": executor, "threads": settings.threads, "retry": settings.retry, "download": settings.download}
+    found = search(config, settings.out, device=device, progress=True, **how)
     print(found.table.to_string(index=False, na_rep="", float_format="%.4g"))
     print(f"each trial had at most {config.base.epochs} epochs of one pass a step, or half as many of two")
     print(f"{settings.out}: winner.yaml, trials.csv")
     if found.final.joined is not None:
         print(found.final.joined.report)
+    check_all_done(found.comparison, settings.out, found.final)

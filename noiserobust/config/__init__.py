@@ -8,10 +8,13 @@ from noiserobust.config.method import (
     ScheduleConfig,
 )
 from noiserobust.config.training import (
+    CALIBRATIONS,
     CLIP_GRANULARITIES,
     LR_SCHEDULES,
     OPTIMIZERS,
     PRECISIONS,
+    READS,
+    SPLITS,
     TRAIN_PRECISIONS,
     AugmentConfig,
     AverageConfig,
@@ -24,12 +27,15 @@ from noiserobust.config.training import (
 )
 
 __all__ = [
+    "CALIBRATIONS",
     "CLIP_GRANULARITIES",
     "LR_SCHEDULES",
     "METHODS",
     "OPTIMIZERS",
     "PRECISIONS",
+    "READS",
     "SCHEDULES",
+    "SPLITS",
     "TRAIN_PRECISIONS",
     "AugmentConfig",
     "AverageConfig",

@@ -12,6 +12,9 @@ PRECISIONS = ("fp32", "bf16")
 TRAIN_PRECISIONS = (*PRECISIONS, "fp16")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine", "one-cycle")
+SPLITS = ("train", "test")
+READS = ("pass", "batch")
+CALIBRATIONS = ("batchnorm", "layer", "column")
 CLIP_GRANULARITIES = ("tensor", "filter")
 
 Scalar = bool | int | float | str
@@ -40,6 +43,11 @@ class OptimizerConfig:
         check_number("optimizer.lr", self.lr, above=0)
         check_number("optimizer.momentum", self.momentum, minimum=0, maximum=1)
         check_number("optimizer.weight_decay", self.weight_decay, minimum=0)
+        for name in ("momentum", "nesterov"):
+            if self.name != "sgd" and getattr(self, name) != unset(self, name):
+                raise InvalidValueError(
+                    f"Expected `optimizer.{name}` to be given with optimizer.name sgd only, but got {self.name!r}"
+                )
         if self.nesterov and not self.momentum:
             raise InvalidValueError("Expected `optimizer.momentum` to be > 0 with nesterov, but got 0")
 
@@ -240,7 +248,7 @@ class TrainConfig:
         """The noise by which the best epoch is selected."""
         if self.select.noise != NoiseConfig() or not self.method.adds_noise:
             return self.select.noise
-        if self.method.level_range and self.method.noise.level is None:
+        if self.method.level_range:
             return replace(self.method.noise, level=self.method.level_range[-1])
         return self.method.noise
 

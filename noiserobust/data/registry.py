@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from noiserobust.callables import accepted, call, load_callable, names_callable
+from noiserobust.config import SPLITS
 from noiserobust.data.arrays import ArrayData, from_arrays
 from noiserobust.data.cifar import load_cifar10, load_cifar100
 from noiserobust.data.corruptions import load_cifar10_c, load_cifar100_c
@@ -29,7 +30,6 @@ from noiserobust.errors import (
     unknown_name,
 )
 
-SPLITS = ("train", "test")
 _PAPERS: dict[str, Callable[[str | None, str], ArrayData]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noiserobust.config import CALIBRATIONS
 from noiserobust.errors import InvalidValueError, check_choice, check_integer
 from noiserobust.models.batchnorm import recalibrate, statistics
 from noiserobust.noise.sites import Site
 
-KINDS = ("batchnorm", "layer", "column")
+KINDS = CALIBRATIONS
 
 
 @dataclass(frozen=True, eq=False)

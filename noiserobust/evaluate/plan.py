@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from noiserobust.config import READS
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 from noiserobust.evaluate.calibration import Calibration
 from noiserobust.noise.base import CLEAN, Noise
 from noiserobust.noise.sites import Select
 from noiserobust.noise.timed import TimedNoise
-
-READS = ("pass", "batch")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from itertools import product
 from typing import Any
@@ -38,11 +38,23 @@ def expand(grid: Any) -> list[Point]:
             raise InvalidValueError(
                 f"Expected `grid` to be settings, `name: [value, ...]`, or a list of such, but got {block!r}"
             )
-        axes = dict(_axes(block))
+        axes: dict[str, list[Any]] = {}
+        for name, values in _axes(block):
+            _check_apart(name, axes)
+            axes[name] = values
         if math.prod(map(len, axes.values())) > _MOST:
             raise InvalidValueError(f"Expected `grid` to have at most {_MOST:,} points, but its lists make more")
         points += [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    if not points:
+        raise InvalidValueError(f"Expected `grid` to have a point at least, but got {grid!r}")
     return points
+
+
+def _check_apart(name: str, others: Iterable[str]) -> None:
+    """Raise if a setting is another one, or one of its settings: which of the two counts would be a matter of order."""
+    for other in others:
+        if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
+            raise InvalidValueError(f"Expected a block of `grid` to say a setting once, but got {other!r} and {name!r}")
 
 
 def _axes(block: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
@@ -66,8 +78,8 @@ def applied(base: Mapping[str, Any], point: Point) -> dict[str, Any]:
     Raises:
         InvalidValueError: if a dotted key goes through something that has no settings.
     """
-    settings: dict[str, Any] = deepcopy(dict(base))
-    for key, value in point.items():
+    settings: dict[str, Any] = {key: deepcopy(value) for key, value in base.items() if "." not in key}
+    for key, value in [*((k, v) for k, v in base.items() if "." in k), *point.items()]:
         *path, last = key.split(".")
         inner = settings
         for name in path:

@@ -51,11 +51,11 @@ def join_jobs(sweep: Sweep, out: Path, states: Mapping[str, State]) -> Joined:
     finished = {name: job for name, job in sweep.jobs.items() if states[name].word == FINISHED}
     evaluated = [evaluation_folder(out, name, e) for e in sweep.evaluations.values() for name in finished]
     trained = [training_folder(out, name) for name in finished]
-    gathered = gather([*evaluated, *trained])
     table = job_table(sweep, out, states)
+    write_atomic(folder / TABLE_FILE, to_csv(table))  # first, for it can always be written
+    gathered = gather([*evaluated, *trained])
     write_atomic(folder / DRAWS_FILE, draws_csv(gathered.draws))
     write_atomic(folder / SUMMARY_FILE, to_csv(summarize(gathered.draws)))
-    write_atomic(folder / TABLE_FILE, to_csv(table))
     manifest = {"schema_version": SCHEMA_VERSION, "kind": KIND, "configuration": sweep.describe()}
     write_json(folder / MANIFEST_FILE, {**manifest, "environment": environment()})
     report = write_report([*evaluated, *trained], folder / REPORT_FOLDER, **sweep.criteria)

@@ -6,13 +6,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from noiserobust.callables import source_sha256
-from noiserobust.config import TrainConfig
-from noiserobust.errors import InvalidValueError, MissingFileError, check_integer, unknown_name
+from noiserobust.config import CALIBRATIONS, PRECISIONS, READS, SPLITS, TrainConfig
+from noiserobust.errors import (
+    InvalidValueError,
+    MissingFileError,
+    NoiseRobustError,
+    check_choice,
+    check_integer,
+    check_number,
+    unknown_name,
+)
 from noiserobust.results.files import sha256
 from noiserobust.sweep.grid import Point, applied, expand, label_of
 from noiserobust.yamlfile import read_settings
@@ -60,6 +68,19 @@ class EvaluationConfig:
     reads: str = "pass"
     until: float | None = None
 
+    def __post_init__(self) -> None:
+        check_choice("split", self.split, SPLITS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("reads", self.reads, READS)
+        if self.calibrate is not None:
+            check_choice("calibrate", self.calibrate, CALIBRATIONS)
+        for name, least in {"draws": 1, "examples": 1, "calibration_examples": 2}.items():
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum=least)
+        check_integer("seed", self.seed, minimum=0)
+        if self.until is not None:
+            check_number("until", self.until, above=0)
+
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, JSON-able."""
         return asdict(self)
@@ -67,7 +88,7 @@ class EvaluationConfig:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the settings, and of the files that they name."""
-        return _digest([self.as_dict(), _files(self.noise, *self.metrics)])
+        return _digest([self.as_dict(), _files(self.noise, self.data, *self.metrics)])
 
 
 @dataclass(frozen=True)
@@ -93,7 +114,7 @@ class Job:
     def name(self) -> str:
         """The first 16 digits of the SHA-256 of configuration, train seed, and files that the configuration names."""
         noises = self.config.method.noise.name, self.config.selection_noise.name
-        return _digest([self.config.as_dict(), self.seed, _files(self.config.model, *noises)])[:16]
+        return _digest([self.config.as_dict(), self.seed, _files(self.config.model, self.config.data, *noises)])[:16]
 
     @property
     def title(self) -> str:
@@ -259,14 +280,33 @@ def _files(*names: str | None) -> dict[str, str]:
     for name in names:
         if name is None:
             continue
-        digest = source_sha256(name)
-        if digest is None and name.endswith((".yaml", ".yml")):
-            if not Path(name).is_file():
-                raise MissingFileError(f"Expected a file {name}, but there is none")
-            digest = sha256(Path(name))
+        try:
+            digest = _digest_of(name)
+        except NoiseRobustError:
+            raise
+        except OSError as error:
+            raise InvalidValueError(f"Expected to be able to read {name}, but got: {error.strerror}") from error
         if digest is not None:
             found[name] = digest
     return found
+
+
+def _digest_of(name: str) -> str | None:
+    digest, path = source_sha256(name), Path(name.removeprefix("npz:"))
+    if digest is not None or (not name.startswith("npz:") and path.suffix not in (".yaml", ".yml")):
+        return digest
+    if not path.is_file():
+        if name.startswith("npz:"):  # whoever reads it says what is missing
+            return None
+        raise MissingFileError(f"Expected a file {name}, but there is none")
+    seen = path.stat()
+    return _digest_at(path.resolve(), seen.st_mtime_ns, seen.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest_at(path: Path, mtime: int, size: int) -> str:
+    """Return the hash of a file, which all jobs may name, once for each time that it was changed."""
+    return sha256(path)
 
 
 def _digest(content: Any) -> str:

@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 
 from noiserobust.data.registry import load_data
-from noiserobust.errors import NoiseRobustError, OutputError, check_integer
+from noiserobust.errors import NoiseRobustError, OutputError, check_integer, unknown_name
+from noiserobust.evaluate.metrics import parse_metrics
 from noiserobust.evaluate.plan import parse_levels
 from noiserobust.executors import Executor, FailedJobsError
 from noiserobust.executors.serial import Serial
 from noiserobust.models.registry import build_model
 from noiserobust.noise.registry import build_noise, noise_from_config
 from noiserobust.progress import progress_bar
+from noiserobust.report.criteria import Criteria
 from noiserobust.results.files import make_folder
 from noiserobust.results.lock import FolderLock
 from noiserobust.sweep.join import Joined, join_jobs
@@ -31,6 +33,7 @@ from noiserobust.sweep.state import (
     State,
     last_lines,
     state_of,
+    tried,
     write_state,
 )
 from noiserobust.sweep.work import Work
@@ -91,7 +94,7 @@ def run_sweep(
     check_integer("threads", threads, minimum=1)
     check(sweep, download=download)
     make_folder(out)
-    work, waiting = Work(sweep, out.resolve(), device, threads), _to_do(sweep, out, retry)
+    work, waiting = Work(sweep, out.resolve(), device, threads, retry), _to_do(sweep, out, retry)
     with progress_bar(len(sweep.jobs), "job", done=len(sweep.jobs) - len(waiting), shown=progress) as bar:
         while waiting:
             elsewhere = []
@@ -107,7 +110,7 @@ def run_sweep(
                         )
             except FailedJobsError as error:
                 for name, reason in error.failures.items():
-                    _say_failed(out, sweep.jobs[name], reason)
+                    _say_failed(out, sweep.jobs[name], sweep, reason)
                     bar.update()
             waiting = _wait_for_some(sweep, out, elsewhere) if elsewhere else []
     states = {name: state_of(out, job, sweep) for name, job in sweep.jobs.items()}
@@ -124,6 +127,13 @@ def check(sweep: Sweep, *, download: bool = False) -> None:
     """
     for evaluation in sweep.evaluations.values():
         parse_levels(build_noise(evaluation.noise), list(evaluation.levels))
+        parse_metrics(evaluation.metrics)
+        if evaluation.data is not None:
+            load_data(evaluation.data, evaluation.split, download=download)
+    criteria = Criteria(**sweep.criteria)
+    methods = sorted({job.method for job in sweep.jobs.values()})
+    if criteria.baseline is not None and criteria.baseline not in methods:
+        raise unknown_name("baseline", criteria.baseline, methods)
     seen: set[str] = set()
     for job in sweep.jobs.values():
         config = job.config
@@ -146,13 +156,13 @@ def _to_do(sweep: Sweep, out: Path, retry: bool) -> list[str]:
     return [name for name, job in sweep.jobs.items() if state_of(out, job, sweep).word not in done]
 
 
-def _say_failed(out: Path, job: Job, reason: str) -> None:
+def _say_failed(out: Path, job: Job, sweep: Sweep, reason: str) -> None:
     """Write down that a job failed whose worker could not."""
     try:
         lock = FolderLock(make_folder(out / JOBS_FOLDER / job.name))
     except OutputError:  # somebody else is trying it
         return
-    write_state(out, job, {"error": reason})
+    write_state(out, job, {"error": reason, **tried(sweep)})
     lock.release()
 
 

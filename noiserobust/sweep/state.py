@@ -46,9 +46,21 @@ def state_of(out: Path, job: Job, sweep: Sweep) -> State:
         return State(FINISHED, seconds=float(seconds) if isinstance(seconds, int | float) else None)
     if in_use(folder):
         return State(RUNNING)
-    if isinstance(said.get("error"), str):
-        return State(FAILED, said["error"])
+    if (error := failure_of(out, job, sweep)) is not None:
+        return State(FAILED, error)
     return State(STOPPED if said else WAITING)
+
+
+def failure_of(out: Path, job: Job, sweep: Sweep) -> str | None:
+    """Return why a job failed, if what it failed at are the evaluations of this sweep."""
+    said = _said(out / JOBS_FOLDER / job.name)
+    same = all(said.get(name, value) == value for name, value in tried(sweep).items())
+    return said["error"] if isinstance(said.get("error"), str) and same else None
+
+
+def tried(sweep: Sweep) -> dict[str, list[str]]:
+    """Return what is written of a sweep beside the failure of a job: another one may do better."""
+    return {"evaluations": sorted(evaluation.sha256[:16] for evaluation in sweep.evaluations.values())}
 
 
 def is_trained(folder: Path, seed: int) -> bool:

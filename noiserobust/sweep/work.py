@@ -33,7 +33,17 @@ from noiserobust.sweep.plan import (
     evaluation_folder,
     training_folder,
 )
-from noiserobust.sweep.state import FAILED, FINISHED, LOG_FILE, RUNNING, seconds_before, state_of, write_state
+from noiserobust.sweep.state import (
+    FAILED,
+    FINISHED,
+    LOG_FILE,
+    RUNNING,
+    failure_of,
+    seconds_before,
+    state_of,
+    tried,
+    write_state,
+)
 from noiserobust.train.runs import train_seeds
 
 
@@ -46,12 +56,14 @@ class Work:
         out: folder of the sweep, which all workers see.
         device: where to compute.
         threads: CPU threads of a job, >= 1: with another number sums are rounded otherwise.
+        retry: whether jobs that have failed are done again, here or elsewhere meanwhile.
     """
 
     sweep: Sweep
     out: Path
     device: torch.device
     threads: int = 1
+    retry: bool = False
 
     def __call__(self, name: str) -> str:
         """Do a job, unless it is finished or somebody else is at it.
@@ -71,6 +83,8 @@ class Work:
         try:
             if state_of(self.out, job, self.sweep).word == FINISHED:
                 return FINISHED
+            if not self.retry and failure_of(self.out, job, self.sweep) is not None:
+                return FAILED
             return self._do(job)
         finally:
             lock.release()
@@ -94,7 +108,7 @@ class Work:
                 if not isinstance(error, NoiseRobustError):
                     traceback.print_exc()
                 print(f"failed: {told}", file=sys.stderr)
-                say(error=told)
+                say(error=told, **tried(self.sweep))
                 return FAILED
             print("finished")
         say()

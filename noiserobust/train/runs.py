@@ -264,6 +264,8 @@ class _Run:
             self.recorder.start()
         done = (trainer.progress.epoch - 1) * trainer.steps_per_epoch + trainer.progress.index
         label = f"{config.method_label} seed {self.metadata['train_seed']}"
+        if self.rows and self.after_epoch is not None:  # which the end of an earlier session may have kept from looking
+            self.after_epoch(self.rows)
         with Bar(
             initial=done, total=trainer.total_steps, desc=label, unit="step", disable=None if progress else True
         ) as bar:

@@ -16,7 +16,7 @@ import yaml
 from noiserobust.config import TrainConfig
 from noiserobust.diagnose.equivalent import TOTAL, equivalent_noise
 from noiserobust.errors import InvalidValueError, check_integer
-from noiserobust.executors import Executor, FailedJobsError
+from noiserobust.executors import Executor
 from noiserobust.executors.serial import Serial
 from noiserobust.models.registry import build_model
 from noiserobust.models.weights import fit_weights, read_weights
@@ -111,11 +111,14 @@ class Tuned:
     Args:
         winner: the training; ``winner.yaml`` reproduces it.
         table: one row a trial; the same as ``trials.csv``.
-        final: the winner, the plain training, and one with the device's equivalent sigma, on test data and new chips.
+        comparison: what is compared in the end.
+        final: how far that is: the winner, the plain training, and one with the device's equivalent sigma, on test
+            data and new chips.
     """
 
     winner: TrainConfig
     table: pd.DataFrame
+    comparison: Sweep
     final: SweepResult
 
 
@@ -126,6 +129,7 @@ def tune(
     device: torch.device,
     executor: Executor | None = None,
     threads: int = 1,
+    retry: bool = False,
     download: bool = False,
     progress: bool = False,
 ) -> Tuned:
@@ -141,6 +145,7 @@ def tune(
         device: where to compute.
         executor: where trials and trainings are done; by default here, one after the other.
         threads: CPU threads of each, >= 1.
+        retry: whether trainings of the last comparison that have failed are done again.
         download: whether to fetch data of a known data set that are not there.
         progress: whether to show progress.
 
@@ -164,8 +169,9 @@ def tune(
         jobs = {job.name: job for rival in rivals for seed in config.seeds for job in [Job(rival, seed)]}
         criteria = {"baseline": PLAIN, "target": [config.t]}
         sweep = Sweep(FINAL, jobs, {"device": evaluation}, criteria)
-        final = run_sweep(sweep, out, device=device, executor=executor, threads=threads, progress=progress)
-    return Tuned(winner, table, final)
+        how = {"executor": executor, "threads": threads, "retry": retry, "progress": progress}
+        final = run_sweep(sweep, out, device=device, **how)  # type: ignore[arg-type]
+    return Tuned(winner, table, sweep, final)
 
 
 class _Search:
@@ -199,16 +205,13 @@ class _Search:
         seeds = range(self.config.trial_seeds)
         prune = self.config.prune and bool(before)
         attempt = Attempt(configs, params, seeds, before, self.out, self.device, self.threads, prune)
-        try:
-            for number, record in self.executor.map(attempt, [n for n in params if n not in found]):
+        # A trial whose worker dies has no record: the same command tries it again.
+        for number, record in self.executor.map(attempt, [n for n in params if n not in found]):
+            if number or record.state == COMPLETE:
                 write_record(self.out, record)
-                found[number] = record
-                told = f"{record.value:.2f}%" if record.value is not None else record.error
-                _log.info("trial %d: %s %s, %s", number, record.state, told, dict(record.params) or PLAIN)
-        except FailedJobsError as error:
-            for number, reason in error.failures.items():
-                found[number] = Record(number, params[number], "failed", None, 0, error=reason)
-                write_record(self.out, found[number])
+            found[number] = record
+            told = f"{record.value:.2f}%" if record.value is not None else record.error
+            _log.info("trial %d: %s %s, %s", number, record.state, told, dict(record.params) or PLAIN)
         if before == [] and found[0].state != COMPLETE:
             raise InvalidValueError(f"Expected the plain training to succeed, but got: {found[0].error}")
         return [found[number] for number in params]

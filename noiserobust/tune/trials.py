@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from noiserobust.config import TrainConfig
+from noiserobust.diagnose.recorder import Recorder
 from noiserobust.errors import InvalidValueError, MissingDependencyError, NoiseRobustError, OutputError
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.results.files import read_json, write_json
@@ -131,14 +132,16 @@ class Attempt:
             with logged_job(self.out, job, self.threads):
                 try:
                     folder = training_folder(self.out, job.name)
-                    how: dict[str, Any] = {"make_score": held_out_score, "device": self.device, "after_epoch": look}
+                    how: dict[str, Any] = {"make_score": held_out_score, "make_recorder": Recorder.of}
+                    how |= {"device": self.device, "after_epoch": look}
                     train_seeds(config, [job.seed], folder, **how)
                 except OutputError:
                     raise
                 except _Poor:
                     state = PRUNED
-                except NoiseRobustError as failure:
-                    state, error = FAILED, str(failure)
+                except Exception as failure:
+                    kind = "" if isinstance(failure, NoiseRobustError) else f"{type(failure).__name__}: "
+                    state, error = FAILED, f"{kind}{failure}"
             if state != COMPLETE:
                 break
         runs = [run for job in jobs for run in _trainings(self.out, job)]

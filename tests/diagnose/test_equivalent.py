@@ -200,7 +200,7 @@ def test_a_picture_needs_a_file(capsys, more):
     assert "Expected `out` to end in .png or .svg, but got" in err
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_small_layers_are_not_underestimated():
     for n in (3, 4, 9):
         weight = torch.from_numpy(nr.Stream(0, "w").normal((1, n)))

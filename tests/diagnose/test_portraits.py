@@ -51,7 +51,7 @@ def train(folder: Path, label: str, *more: str, seeds: tuple[str, ...] = ("0", "
     assert main(["train", *given, *run, *more]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_lacks_is_computed_once(runs: Path, tmp_path: Path, monkeypatch: Any) -> None:
     out = tmp_path / "portraits"
     made, failed = make_portraits([runs], out, KINDS, FEW)
@@ -88,7 +88,7 @@ def test_what_lacks_is_computed_once(runs: Path, tmp_path: Path, monkeypatch: An
     assert len(set(again) - set(made)) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_cannot_be_computed_is_said_and_the_rest_is_drawn(runs: Path, tmp_path: Path, capsys: Any) -> None:
     assert (
         main(["figures", "--from", str(runs), "--out", str(tmp_path / "f"), "--only", "7", "3", "--points", "3"]) == 0

@@ -175,7 +175,7 @@ class TestResuming:
         monkeypatch.setattr(DrawStore, "append", limited)
 
     @pytest.mark.parametrize("rows", [1, 3, 12, 45])
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_goes_on_to_the_same_bytes(self, whole, tmp_path, monkeypatch, rows):
         settings = {"models": [network(0), network(1)], "wanted": 18.0}
         total = len(list(rows_below(whole)))
@@ -212,7 +212,7 @@ class TestResuming:
             nr.evaluate(network(), images(), noise=NOISE, out=tmp_path / "out")
         assert (tmp_path / "out/sensitivity.csv").read_bytes() == before
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_processes_find_the_same(self, tmp_path):
         for executor in ("serial", "processes"):
             diagnose(tmp_path / executor, executor=executor)
@@ -296,7 +296,7 @@ class TestDigital:
         every = gates(100).digital.iloc[-1]
         assert list(every[["kind", "digital_share", "mean", "reached"]]) == ["verify", 1, 100, True]
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_another_wanted_goes_on_with_the_same_folder(self, tmp_path):
         gates(85, out=tmp_path)
         first = (tmp_path / "sensitivity.csv").read_bytes()

@@ -174,14 +174,14 @@ def test_a_worker_gets_no_directions_but_makes_them_once() -> None:
     assert torch.equal(copies[2].perturb(weight, CHIP.child("w")), points[2].perturb(weight, CHIP.child("w")))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_workers_give_what_one_process_gives() -> None:
     model = network()
     alone, workers = (landscape(model, data(), points=4, executor=executor) for executor in ("serial", "processes"))
     pd.testing.assert_frame_equal(alone, workers)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_parts_joined_give_what_one_run_gives(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "model.py").write_text("from test_surface import network\n")
     x, y = data()

@@ -21,7 +21,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] == "noiserob
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_evaluate_can_be_called_whatever_was_imported_before() -> None:
     """In one process that forgets the package in between, for torch takes seconds to import."""
     cases = {
@@ -36,7 +36,7 @@ def test_evaluate_can_be_called_whatever_was_imported_before() -> None:
     assert (done.returncode, done.stdout.splitlines()) == (0, list(cases)), done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_package_imports_lazily_and_lists_its_names() -> None:
     code = (
         "import sys, noiserobust as nr\n"

@@ -113,7 +113,7 @@ def test_a_finished_evaluation_computes_nothing_and_changes_nothing(tmp_path: Pa
     pd.testing.assert_frame_equal(result.draws, evaluate(None).draws)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_evaluation_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     expected = undisturbed(tmp_path)
     out = tmp_path / "killed"

@@ -232,7 +232,7 @@ def test_an_error_leaves_no_noise_behind() -> None:
 
 
 @pytest.mark.parametrize("noise", [nr.GaussianNoise(0.2), nr.DeviceNoise.from_profile("pcm-nandakumar-2019")])
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_chips_that_are_drawn_ahead_are_the_same(noise: nr.Noise, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [nr.build_model("resnet20").eval() for _ in range(2)]
     data = torch.rand(40, 3, 32, 32), torch.randint(10, (40,))

@@ -141,7 +141,7 @@ def test_values_are_changes_against_the_network_without_noise() -> None:
     assert row["value"] == pytest.approx(100 * (accuracy + (sizes * change).sum() / 1000), abs=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_far_fewer_examples_are_run_where_chips_differ() -> None:
     table = evaluated(levels=[0.4], until=0.5).precision()
     assert (table["noise_std"] > 1.5).all()
@@ -203,14 +203,14 @@ def test_a_finished_evaluation_computes_nothing_again(tmp_path: Path, monkeypatc
     assert (tmp_path / "draws.csv").read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_find_the_same() -> None:
     alone = evaluated(until=2.0)
     shared = evaluated(until=2.0, executor=make_executor("processes", 2))
     pd.testing.assert_frame_equal(alone.draws, shared.draws)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_make_their_own_traced_networks() -> None:
     model = nr.build_model("resnet20").eval()
     images = torch.rand(80, 3, 32, 32), torch.randint(10, (80,))
@@ -306,7 +306,7 @@ def test_the_cost_of_a_chip_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("unrendered")
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_command_line_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -43,7 +43,7 @@ def same(one: Path, other: Path) -> bool:
 
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("parts", "draws"), [(1, 4), (2, 4), (5, 4), (8, 1)], ids=str)
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_parts_make_up_the_whole(evaluated: Any, parts: int, draws: int) -> None:
     number = 2 * (1 + 2 * draws)  # fewer than the most parts
     whole = evaluated("whole", draws=draws)

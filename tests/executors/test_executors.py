@@ -22,7 +22,7 @@ from noiserobust.errors import InvalidValueError
 from noiserobust.executors import Executor, FailedJobsError, make_executor
 from noiserobust.models.weights import write_weights
 
-NAMES = ["serial", "processes", pytest.param("ray", marks=pytest.mark.slow)]
+NAMES = ["serial", "processes", pytest.param("ray", marks=pytest.mark.thorough)]
 PARALLEL = NAMES[1:]
 
 
@@ -77,14 +77,14 @@ def die(path: Path, often: int, job: int) -> None:
 
 
 @on(PARALLEL)
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_job_whose_worker_dies_is_tried_again(executor: Executor, tmp_path: Path) -> None:
     done = sorted(executor.map(Square(partial(die, tmp_path, 2)), range(20)))
     assert done == [(j, j**2) for j in range(20)]
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.slow  # each death costs new workers, and each worker the seconds that torch takes to import
+@pytest.mark.thorough  # each death costs new workers, and each worker the seconds that torch takes to import
 @on(PARALLEL)
 def test_a_job_that_always_kills_takes_no_other_with_it(executor: Executor, tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
@@ -102,7 +102,7 @@ class Slow:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_worker_may_die_while_nobody_looks() -> None:
     results = make_executor("processes", 2).map(Square(Slow()), range(12))
     done = [next(results)]
@@ -129,13 +129,13 @@ def refuse() -> None:
 
 
 @on(PARALLEL)
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_work_that_cannot_be_loaded_is_said_once(executor: Executor) -> None:
     with pytest.raises(InvalidValueError, match=r"workers to be able to load .* ImportError: no module named blocks"):
         list(executor.map(Unloadable(), range(30)))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_more_workers_than_the_cluster_has_room_for(cluster: None) -> None:
     assert len(list(make_executor("ray", 9).map(Square(), range(20)))) == 20
 
@@ -177,7 +177,7 @@ class Looks:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_processes_share_large_tensors_and_divide_the_cores() -> None:
     found = dict(make_executor("processes", 2).map(Looks(), range(4)))
     available = len(os.sched_getaffinity(0))
@@ -238,7 +238,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return f"{command} --levels clean 1s 1d --draws 12 --metrics accuracy loss mine.py:surprise --out".split()
 
 
-@pytest.mark.parametrize("name", [PARALLEL[0], pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [PARALLEL[0], pytest.param("ray", marks=pytest.mark.thorough)])
 def test_evaluations_are_the_same_to_the_byte(name: str, words: list[str], request: pytest.FixtureRequest) -> None:
     if name == "ray":
         request.getfixturevalue("cluster")
@@ -276,7 +276,7 @@ def children(parent: int) -> list[Path]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_a_killed_evaluation_in_processes_goes_on_to_the_same_bytes(words: list[str]) -> None:
     assert main([*words, "whole"]) == 0

@@ -98,7 +98,7 @@ def change_during(change: Callable[[Path], object], words: list[str], forks: For
     return running.ended()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["data", "code", "noise"])
 def test_during_a_run(kind: str, forks: Forks, folder: Path) -> None:
     """What was read is what counts."""

@@ -72,7 +72,7 @@ class EditingAfterTheFirst(Serial):
             yield done
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("changing", ["net.py", "noise.yaml"])
 def test_between_two_jobs_of_a_sweep(changing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No job is done with other files than it is named after; with the new ones there are new jobs."""

@@ -36,7 +36,7 @@ def seconds(out: Path) -> list[float]:
     return list(pd.read_csv(out / "seed0" / "metrics.csv")["seconds"])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_asks_for_the_time_gets_another_one_each_time(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(JUMPING)
     model = ["--model", "net.py:net"]
@@ -54,7 +54,7 @@ def test_what_asks_for_the_time_gets_another_one_each_time(forks: Forks, tmp_pat
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(FAKETIME is None, reason="needs faketime")
 @pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_the_system_clock_is_set_while_it_runs(executor: str, forks: Forks, tmp_path: Path) -> None:

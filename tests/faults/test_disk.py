@@ -83,7 +83,7 @@ def commands(forks: Forks, tmp_path: Path) -> dict[str, list[str]]:
 
 SIZES = {"train": [4, 40], "evaluate": [4, 8], "report": [4, 200, 400], "sweep": [4, 16, 64, 128]}
 """KiB that there are one after the other."""
-VERBS = ["evaluate", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("train", "report", "sweep"))]
+VERBS = ["evaluate", *(pytest.param(verb, marks=pytest.mark.thorough) for verb in ("train", "report", "sweep"))]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_and_one_that_is_read_only(
     assert content(disk.path / "out") == content(tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("verb", ["train", "evaluate", "report", "sweep"])
 def test_files_that_may_not_grow(verb: str, commands: dict[str, list[str]], forks: Forks, tmp_path: Path) -> None:
     """As with a quota: the failure is in the middle of a file."""
@@ -120,7 +120,7 @@ def test_files_that_may_not_grow(verb: str, commands: dict[str, list[str]], fork
 MISSED = ("No such file or directory", "but there is none", "but it does not")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("verb", "expected"),
     # A sweep reads, too, what its jobs have written.

@@ -276,7 +276,7 @@ def net():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
 class TestARealLimit:
     """The system refuses memory to a process: half a MiB an example is too much for a batch of hundreds."""

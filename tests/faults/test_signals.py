@@ -76,26 +76,26 @@ def trained(disturbed: Disturbed) -> Disturbed:
 
 
 class TestAnyMoment:
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_of_a_training_that_writes_a_checkpoint_each_step(self, disturbed: Disturbed) -> None:
         method = ["--method.name", "rwp", "--method.schedule.name", "linear"]
         disturbed.compare([*TRAIN, *method], "out", times=2)
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_of_an_evaluation(self, trained: Disturbed) -> None:
         trained.compare([*EVALUATE, "--draws", "20"], "out", times=3)
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_of_a_training_many_times(self, disturbed: Disturbed) -> None:
         disturbed.compare([*TRAIN, "--seeds", "0", "1", "--method.name", "sam"], "many", times=20)
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_of_an_evaluation_in_processes(self, trained: Disturbed) -> None:
         processes = ["--executor", "processes", "--workers", "2", "--draws", "300"]
         trained.compare([*EVALUATE, *processes], "processes", times=3)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("executor", ["serial", "processes"])
+    @pytest.mark.parametrize("executor", ["serial", pytest.param("processes", marks=pytest.mark.thorough)])
     def test_of_a_sweep(self, disturbed: Disturbed, executor: str) -> None:
         (disturbed.folder / "grid.yaml").write_text(SWEEP)
         workers = ["--workers", "2"] if executor == "processes" else []
@@ -103,13 +103,13 @@ class TestAnyMoment:
             ["sweep", "--config", "grid.yaml", "--executor", executor, *workers], f"sweep-{executor}", times=4
         )
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     def test_of_a_report(self, trained: Disturbed) -> None:
         end = trained.forks.run(*EVALUATE, "--draws", "3", "--out", "results", folder=trained.folder)
         assert end.status == 0, end.err
         trained.compare(["report", "results"], "report", times=6, kept="")
 
-    @pytest.mark.slow
+    @pytest.mark.thorough
     @pytest.mark.parametrize("number", SIGNALS)
     def test_of_imports_and_of_arguments(self, number: int, tmp_path: Path) -> None:
         """A command of its own, which has to import everything: from the first moment that it heeds signals on."""

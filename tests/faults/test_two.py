@@ -23,7 +23,7 @@ def commands(forks: Forks, tmp_path: Path) -> dict[str, list[str]]:
     }
 
 
-VERBS = ["evaluate", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("train", "report", "sweep"))]
+VERBS = ["evaluate", *(pytest.param(verb, marks=pytest.mark.thorough) for verb in ("train", "report", "sweep"))]
 
 
 @pytest.mark.parametrize("verb", VERBS)

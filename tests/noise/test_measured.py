@@ -276,7 +276,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_measurements(tmp_path / "none.csv")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_command_writes_profile_and_picture(tmp_path, capsys):
     path, out = write(table(4), tmp_path / "m.csv"), tmp_path / "out" / "mine.yaml"
     assert main(["profiles", "fit", str(path), "--out", str(out), "--t-0", "20s"]) == 0

@@ -42,7 +42,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_from_everything_no_figure_lacks_anything(everything):
     found = find_runs([everything])
     selections = {name: entry.select(found, Asked()) for name, entry in CATALOGUE.items()}
@@ -51,7 +51,7 @@ def test_from_everything_no_figure_lacks_anything(everything):
     assert all(selection.folders for selection in selections.values())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_figures_and_their_list_are_written(everything, tmp_path):
     asked = ["2", "4", "7", "7-surface", "12", "rwp-3", "rwp-4"]  # one of each kind of panel
     figures = draw_figures([everything], tmp_path, [*asked[::-1], "2"], kinds=SVG)

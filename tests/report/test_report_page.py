@@ -331,7 +331,7 @@ def test_a_figure_that_fails_leaves_the_old_report_untouched(small, written, tmp
     assert files_of(out) == before
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_an_older_report_alone_had_is_removed_and_nothing_else(small, written, tmp_path):
     """Left behind it would pass for a part of the new one."""
     out = tmp_path / "out"
@@ -438,7 +438,7 @@ def test_a_noise_without_a_noisy_level_has_a_table_and_no_verdict(tmp_path):
     assert f"{rows[0]['value']:.2f}" in page.text
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_report_needs_no_torch(small, tmp_path):
     code = (
         "import sys\n"

@@ -130,7 +130,7 @@ def test_the_images_part_is_subtracted() -> None:
     assert found.image_variance == pytest.approx(variances.mean() * 100 / 0.99, rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_components_are_found_for_chips_on_unlike_numbers_of_images() -> None:
     rng = np.random.default_rng(3)
     images = np.repeat([50, 400, 2000], [20, 40, 60])
@@ -191,9 +191,9 @@ def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, 
 @pytest.mark.parametrize(
     ("name", "half_width"),
     [
-        pytest.param("weak", 0.4, marks=pytest.mark.slow),
+        pytest.param("weak", 0.4, marks=pytest.mark.thorough),
         ("middle", 0.5),
-        pytest.param("strong", 1.2, marks=pytest.mark.slow),
+        pytest.param("strong", 1.2, marks=pytest.mark.thorough),
     ],
 )
 def test_intervals_of_stopped_evaluations_hold_their_level(name: str, half_width: float) -> None:

@@ -47,11 +47,19 @@ def test_a_mapping_in_a_list_replaces_the_whole_group():
         ({"method.rho": []}, "`method.rho` of `grid` to have alternatives"),
         ({1: [2]}, "names as keys"),
         ({"": [2]}, "names as keys"),
+        ([], "a point at least"),
+        ({"method.noise.level": [0.1], "method": [{"name": "rwp"}]}, "'method.noise.level' and 'method'"),
+        ({"method": {"name": "rwp"}, "method.name": ["sam"]}, "'method.name' and 'method.name'"),
     ],
 )
 def test_what_is_no_grid_is_refused(grid, said):
     with pytest.raises(InvalidValueError, match=said):
         expand(grid)
+
+
+def test_dotted_names_of_the_base_are_those_of_its_groups():
+    base = {"optimizer.lr": 0.01, "optimizer": {"name": "sgd", "lr": 0.1}}
+    assert applied(base, {"optimizer.momentum": 0.5}) == {"optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.5}}
 
 
 def test_a_key_through_a_value_is_refused():

@@ -1,5 +1,6 @@
 """What a sweep's file says is to be done."""
 
+import numpy as np
 import pytest
 from sweeps import GRID, read, written
 
@@ -49,6 +50,16 @@ def test_an_edited_file_is_another_job(tmp_path):
     assert not names[0] & names[1]
 
 
+def test_edited_data_are_another_job(tmp_path):
+    names = []
+    for value in (0, 1):
+        np.savez(tmp_path / "d.npz", x=np.full((2, 4), value, np.float32), y=np.array([0, 1]))
+        names.append(
+            set(read(written(tmp_path / "g.yaml", base=GRID["base"] | {"data": f"npz:{tmp_path}/d.npz"})).jobs)
+        )
+    assert not names[0] & names[1]
+
+
 def test_points_that_mean_the_same_are_one(tmp_path):
     grid = [{"method.name": "rwp", "method.noise.level": [0.1]}, {"method": {"name": "rwp", "noise": {"level": 0.1}}}]
     assert len(read(written(tmp_path / "g.yaml", grid=grid, seeds=[0])).jobs) == 1
@@ -80,6 +91,13 @@ def test_different_trainings_of_one_label_are_refused(tmp_path):
         ({"grid": {"method.nme": ["rwp"]}}, "'method.nme'|nme"),
         ({"grid": {"method": {"name": "sgd", "rho": 0.1}}}, "`method.rho` .*sgd.* 0.1"),
         ({"grid": {"epochs": ["many"]}}, "`epochs` to be of type int"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "precision": "fp61"}}, r"`precision` to be one of"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "split": "valid"}}, r"`split` to be one of"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "draws": 0}}, r"`draws` to be an integer >= 1"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "calibrate": "foo"}}, r"`calibrate` to be one of"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "reads": "x"}}, r"`reads` to be one of"),
+        ({"evaluate": {"noise": "gaussian", "levels": [0], "until": 0}}, r"`until` to be a finite number > 0"),
+        ({"grid": {"optimizer.name": "adamw", "optimizer.momentum": [0.3]}}, r"`optimizer.momentum` .* sgd only"),
         ({"report": {"spek": 3}}, "'spek'; did you mean 'spec'"),
     ],
 )

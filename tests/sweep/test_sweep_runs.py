@@ -18,7 +18,17 @@ from sweeps import GRID, read, tables, written
 from noiserobust.cli import main
 from noiserobust.report.gather import kind_of
 from noiserobust.results.lock import FolderLock
-from noiserobust.sweep.state import FAILED, FINISHED, RUNNING, STOPPED, WAITING, last_lines, state_of, write_state
+from noiserobust.sweep.state import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    last_lines,
+    state_of,
+    tried,
+    write_state,
+)
 
 
 def sweep(path: Path, out: Path, *more: str) -> int:
@@ -109,6 +119,25 @@ def accuracy_or_not(output, target):
         raise ZeroDivisionError("one by nought")
     return (output.argmax(1) == target).sum(), target.numel()
 """
+
+
+def test_a_report_that_could_not_be_written_is_said_before_the_first_job(tmp_path, capsys):
+    for report, said in {"baseline": "sgdd", "spec": 120, "drop": 0}.items():
+        path = written(tmp_path / "grid.yaml", report={report: said})
+        assert sweep(path, tmp_path / "out") == 2
+        assert f"`{report}`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_counts_for_the_evaluations_that_it_happened_at(done):
+    plan = read(done / "grid.yaml")
+    other = read(written(done / "other.yaml", evaluate={"noise": "gaussian", "levels": [0.3]}))
+    out, job = done / "failed", next(iter(plan.jobs.values()))
+    folder = out / "jobs" / job.name
+    folder.mkdir(parents=True)
+    write_state(out, job, {"error": "one by nought", **tried(plan)})
+    assert state_of(out, job, plan).word == FAILED
+    assert state_of(out, job, other).word != FAILED
 
 
 @pytest.mark.slow
@@ -205,7 +234,7 @@ def test_two_sweeps_share_a_folder(done, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [3, 8])
+@pytest.mark.parametrize("kills", [3, pytest.param(8, marks=pytest.mark.thorough)])
 def test_a_killed_sweep_goes_on_to_the_same_tables(done, tmp_path, kills):
     rng = random.Random(kills)
     more = ["--executor", "processes", "--workers", "2"] if kills > 3 else []

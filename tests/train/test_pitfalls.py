@@ -659,7 +659,7 @@ def test_a_compiled_parametrised_model_is_compiled_a_bounded_number_of_times() -
     torch.testing.assert_close(found, train_compiled(METHODS["mixed"], models[1], models[1]))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("compiler")
 def test_code_that_inductor_made_sees_the_perturbed_weights(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler

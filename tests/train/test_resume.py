@@ -297,7 +297,7 @@ train(npz_config(Path(sys.argv[1]), epochs=60), Path(sys.argv[2]), checkpoint_se
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_twenty_kills_at_random_moments_leave_no_trace(tmp_path: Path) -> None:
     settings = npz_config(tmp_path, epochs=60)
     train(settings, tmp_path / "whole")
@@ -339,7 +339,13 @@ def place(out: Path) -> tuple[int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sgd", "rwp --method.perturbed_weight 0.5 --method.split_ranks true"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("sgd", marks=pytest.mark.thorough),
+        "rwp --method.perturbed_weight 0.5 --method.split_ranks true",
+    ],
+)
 def test_two_processes_train_as_one(method: str, tmp_path: Path) -> None:
     common = ["train", "--model", "digits-mlp", "--data", "digits", "--epochs", "2", "--seeds", "0", "1"]
     common += ["--method.name", *method.split()]
