@@ -411,7 +411,7 @@ class TestOtherVerbs:
         assert len(data) == 797
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_demo_end_to_end(tmp_path):
     """The main job; run twice: the second time everything is there already."""
     command = [sys.executable, "-m", "noiserobust", "demo", "--out", str(tmp_path / "demo")]

@@ -338,14 +338,8 @@ def place(out: Path) -> tuple[int, int]:
     return progress["epoch"], progress["index"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "method",
-    [
-        pytest.param("sgd", marks=pytest.mark.thorough),
-        "rwp --method.perturbed_weight 0.5 --method.split_ranks true",
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ["sgd", "rwp --method.perturbed_weight 0.5 --method.split_ranks true"])
 def test_two_processes_train_as_one(method: str, tmp_path: Path) -> None:
     common = ["train", "--model", "digits-mlp", "--data", "digits", "--epochs", "2", "--seeds", "0", "1"]
     common += ["--method.name", *method.split()]

@@ -107,7 +107,8 @@ def test_a_search_goes_on_from_any_trial(found, tmp_path, unrendered):
     assert files(out) == files(found / "out")
 
 
-@pytest.mark.parametrize("executor", ["serial", pytest.param("processes", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("executor", ["serial", "processes"])
 def test_a_killed_search_comes_to_the_same_end(found, tmp_path, executor):
     rng = random.Random(executor)
     command = [sys.executable, "-m", "noiserobust", *words(found, tmp_path / "out"), "--executor", executor]
