@@ -79,9 +79,13 @@ TRAININGS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         ),
         "normalize": WORDS,
         "method": METHODS,
-        "optimizer": some(
-            name=st.sampled_from(["sgd", "adamw"]), lr=NUMBERS, momentum=st.floats(0, 1), weight_decay=st.floats(0, 1)
+        "optimizer": st.one_of(
+            some(name=st.just("sgd"), lr=NUMBERS, momentum=st.floats(0, 1), weight_decay=st.floats(0, 1)),
+            st.fixed_dictionaries(
+                {"name": st.just("adamw")}, optional={"lr": NUMBERS, "weight_decay": st.floats(0, 1)}
+            ),
         ),
+        "average": some(decay=st.floats(0.01, 0.99)),
         "epochs": st.integers(1, 10**6),
         "batch_size": st.integers(1, 10**6),
         "label_smoothing": share(one=False),
