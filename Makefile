@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
-	@echo "make test   formatting, types and tests (a few minutes)"
+	@echo "make test   formatting, types and tests (ten minutes)"
 	@echo "make slow   the tests that take many seconds each"
-	@echo "make thorough  simulations and fuzzing that repeat on many cases what quicker tests do on few (half an hour)"
-	@echo "make coverage  the tests of make test, and which lines they run (takes a third longer)"
+	@echo "make thorough  simulations and fuzzing that repeat on many cases what quicker tests do on few"
+	@echo "make coverage  the tests of make test, and which lines they run (takes a quarter longer)"
 	@echo "make fuzz   coverage-guided fuzzing of the readers of files (four minutes)"
 	@echo "make bench  benchmarks, as ratios within one run"
 	@echo "make clean  remove the virtual environment and what tools left behind"
@@ -54,7 +54,7 @@ coverage: $(READY)
 # Atheris is no part of the environment, as it has no wheels for some systems; on those this fails.
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m thorough tests/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m thorough tests/fuzz/test_fuzz_guided.py
 
 bench: $(READY)
 	$(BIN)/python experiments/benchmarks/run.py

@@ -1,4 +1,4 @@
-"""The images of a folder as one file of arrays, which is read in a tenth of a second.
+"""The images of a folder as one file of arrays: nothing has to be decoded when it is read.
 
 python experiments/cifar10_jpeg/pack.py cifar10-jpeg cifar10-jpeg.npz
 """

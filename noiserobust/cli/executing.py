@@ -34,10 +34,10 @@ def executing(settings: Namespace) -> tuple[Executor, torch.device]:
     """
     import torch
 
-    check_integer("threads", settings.threads, minimum=1)
     from noiserobust.evaluate.forward import pick_device
     from noiserobust.executors import make_executor
 
+    check_integer("threads", settings.threads, minimum=1)
     executor = make_executor(settings.executor, settings.workers, settings.address, settings.gpus)
     # The GPUs of a cluster need not be those of this machine.
     elsewhere = settings.gpus is not None and settings.device == "auto"

@@ -169,8 +169,7 @@ def tune(
         jobs = {job.name: job for rival in rivals for seed in config.seeds for job in [Job(rival, seed)]}
         criteria = {"baseline": PLAIN, "target": [config.t]}
         sweep = Sweep(FINAL, jobs, {"device": evaluation}, criteria)
-        how = {"executor": executor, "threads": threads, "retry": retry, "progress": progress}
-        final = run_sweep(sweep, out, device=device, **how)  # type: ignore[arg-type]
+        final = run_sweep(sweep, out, device=device, executor=executor, threads=threads, retry=retry, progress=progress)
     return Tuned(winner, table, sweep, final)
 
 

@@ -25,6 +25,7 @@ def sweep(path: Path) -> Sweep:
 def test_each_grid_is_valid_and_has_several_train_seeds(path: Path) -> None:
     found = sweep(path)
     assert len({job.seed for job in found.jobs.values()}) >= 2
+    assert found.criteria.get("baseline") in {None, *(job.method for job in found.jobs.values())}
 
 
 @pytest.mark.slow
