@@ -1,13 +1,14 @@
-"""aihwkit's hardware-aware (HWA) training as a baseline: weight noise ADD_NORMAL on the demo's network and data.
+"""aihwkit's hardware-aware (HWA) training as a baseline: weight noise ADD_NORMAL on the networks and data of ours.
 
     python experiments/tune/aihwkit_hwa.py --seeds 0 1 2 3 4 --epochs 30 --out train/aihwkit-hwa
     noiserobust evaluate --model digits-cnn --weights train/aihwkit-hwa/seed*/best.safetensors --data digits \
                          --noise pcm-nandakumar-2019 --levels clean 1s 1d 1y --out evaluate/aihwkit-hwa
 
 Network, data, batch size 32, SGD with momentum 0.9 and weight decay 5e-4, cosine schedule, the 20 % held out and the
-choice of the epoch under PCM at one day are those of ``experiments/devices/digits.yaml``. Split, initial weights and
-order of the examples come from the streams of ``noiserobust train``, so that equal train seeds are pairs. The rest is
-done as users of aihwkit do it: ``convert_to_analog``, AnalogSGD, noise by the tile. (Compiled tiles take no tensors of
+choice of the epoch under PCM at one day are those of ``experiments/devices/digits.yaml``, or with ``--config FILE``
+those of another training; its method, clipping and average do not count. Split, initial weights, order of the examples
+and augmentation come from the streams of ``noiserobust train``, so that equal train seeds are pairs. The rest is done
+as users of aihwkit do it: ``convert_to_analog``, AnalogSGD, noise by the tile. (Compiled tiles take no tensors of
 current torch; the torch tile does the same, except for read noise and IR drop in the forward pass.)
 
 Strength of the noise, as a fraction of the largest weight of the tile. The class ``WeightModifierParameter`` has none
@@ -43,7 +44,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,18 @@ from aihwkit.simulator.configs import TorchInferenceRPUConfig
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from noiserobust.config import NoiseConfig, OptimizerConfig, SelectConfig, TrainConfig
+from noiserobust.cli.parsing import checked_settings
+from noiserobust.config import (
+    AverageConfig,
+    ClipConfig,
+    MethodConfig,
+    NoiseConfig,
+    OptimizerConfig,
+    SelectConfig,
+    TrainConfig,
+)
 from noiserobust.data.arrays import ArrayData
+from noiserobust.data.augment import Augment
 from noiserobust.data.normalize import Normalize, parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
 from noiserobust.errors import InvalidValueError
@@ -73,6 +84,7 @@ from noiserobust.rng import Stream
 from noiserobust.train.progress import Epoch
 from noiserobust.train.recipe import build_lr_schedule
 from noiserobust.train.runs import BEST_FILE, LAST_FILE
+from noiserobust.yamlfile import read_settings
 
 METHOD, MODEL, DATA, PROFILE = "aihwkit-hwa", "digits-cnn", "digits", "pcm-nandakumar-2019"
 
@@ -184,7 +196,7 @@ def to_digital(analog: nn.Module) -> dict[str, Tensor]:
 def initial_model(config: TrainConfig, seed: int, pretrained: Path | None) -> nn.Module:
     """Return the network that ``noiserobust train`` starts from, or has ended with."""
     with Stream(config.seed, "initialisation", seed).as_torch_default():
-        model = build_model(config.model)
+        model = build_model(config.model, config.model_args)
     if pretrained is not None:
         fit_weights(model, read_weights(weights_of(pretrained, seed)))
     return model
@@ -210,7 +222,7 @@ def train_seed(
         weight_decay=config.optimizer.weight_decay,
     )
     optimizer.regroup_param_groups(analog)
-    x, y = normalize(rest.x), rest.y
+    x, y, augment = rest.x, rest.y, Augment(config.augment.crop, config.augment.flip)
     steps = len(rest) // config.batch_size
     schedule = build_lr_schedule(config.lr_schedule, optimizer, config.epochs * steps)
     score = held_out_score(held_out, normalize, config, seed, torch.device("cpu"))
@@ -227,7 +239,9 @@ def train_seed(
                 batch = order[step * config.batch_size : (step + 1) * config.batch_size]
                 lr = optimizer.param_groups[0]["lr"]
                 optimizer.zero_grad()
-                loss = cross_entropy(analog(x[batch]), y[batch])
+                images = x[batch] if augment == Augment() else augment(x[batch], own.child("augment", step))
+                scores = analog(normalize(images))
+                loss = cross_entropy(scores, y[batch], label_smoothing=config.label_smoothing)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
@@ -235,7 +249,7 @@ def train_seed(
         seconds = time.perf_counter() - start
         digital.load_state_dict(to_digital(analog))
         if hwa.statistics == "clean":
-            recalibrate(digital, x.tensor_split(-(-len(x) // 128)))
+            recalibrate(digital, normalize(x).tensor_split(-(-len(x) // 128)))
         clean, noisy = score(digital)
         better = noisy >= max((e.held_out_perturbed_accuracy for e in epochs), default=0.0)
         if better:  # among equals the longest trained, as for the trainer
@@ -260,7 +274,7 @@ def train_seeds(config: TrainConfig, hwa: Hwa, seeds: Sequence[int], out: Path) 
     Raises:
         NoiseRobustError: if ``out`` holds another configuration, or cannot be written to.
     """
-    normalize = parse_normalize(default_normalize(config.data))
+    normalize = parse_normalize(config.normalize or default_normalize(config.data))
     data = load_data(config.data, "train")
     if not isinstance(data, ArrayData):
         raise InvalidValueError(f"Expected the training data {config.data} to be arrays (x, y), but got a DataLoader")
@@ -284,11 +298,30 @@ def train_seeds(config: TrainConfig, hwa: Hwa, seeds: Sequence[int], out: Path) 
     return [weights_of(out, seed) for seed in seeds]
 
 
+def _training(path: Path | None) -> TrainConfig:
+    """Return the training of a file, or by default that of ``experiments/devices/digits.yaml``."""
+    if path is not None:
+        content = read_settings(path)
+        config = checked_settings(TrainConfig, content.get("base", content))
+        return replace(config, method=MethodConfig("sgd"), clip=ClipConfig(), average=AverageConfig(), compile=False)
+    return TrainConfig(
+        MODEL,
+        DATA,
+        method=MethodConfig("sgd"),
+        optimizer=OptimizerConfig(lr=0.05),
+        epochs=30,
+        batch_size=32,
+        held_out=0.2,
+        select=SelectConfig(NoiseConfig(PROFILE, "1d")),
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="aihwkit's hardware-aware training of digits-cnn.")
+    parser = argparse.ArgumentParser(description="aihwkit's hardware-aware training.")
+    parser.add_argument("--config", type=Path, help="YAML file of a training, or the `base` of a sweep's, to do so")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train seeds")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--epochs", type=int, help="instead of the configuration's; without one 30")
+    parser.add_argument("--lr", type=float, help="instead of the configuration's; without one 0.05")
     parser.add_argument("--recipe", choices=RECIPES, default="example")
     parser.add_argument("--std-dev", type=float, help="of the weight noise, instead of the recipe's")
     parser.add_argument("--forward", choices=("noisy", "ideal"), default="noisy", help="of the tiles, but for weights")
@@ -297,16 +330,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--label", default=METHOD, help="name of the method in result tables")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(arguments)
-    config = TrainConfig(
-        MODEL,
-        DATA,
-        optimizer=OptimizerConfig(lr=args.lr),
-        epochs=args.epochs,
-        batch_size=32,
-        held_out=0.2,
-        select=SelectConfig(NoiseConfig(PROFILE, "1d")),
-        label=args.label,
-    )
+    config = replace(_training(args.config), label=args.label)
+    if args.epochs is not None:
+        config = replace(config, epochs=args.epochs)
+    if args.lr is not None:
+        config = replace(config, optimizer=replace(config.optimizer, lr=args.lr))
     hwa = Hwa(settings(args.recipe, args.forward, args.std_dev), args.statistics, args.pretrained)
     train_seeds(config, hwa, args.seeds, args.out)
 

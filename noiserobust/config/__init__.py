@@ -2,6 +2,7 @@
 
 from noiserobust.config.method import (
     METHODS,
+    ROBUST,
     SCHEDULES,
     MethodConfig,
     NoiseConfig,
@@ -34,6 +35,7 @@ __all__ = [
     "OPTIMIZERS",
     "PRECISIONS",
     "READS",
+    "ROBUST",
     "SCHEDULES",
     "SPLITS",
     "TRAIN_PRECISIONS",

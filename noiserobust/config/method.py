@@ -6,7 +6,8 @@ from dataclasses import MISSING, dataclass, field
 
 from noiserobust.errors import InvalidValueError, check_choice, check_number
 
-METHODS = ("sgd", "sam", "asam", "rwp", "arwp", "was")
+ROBUST = "robust"
+METHODS = (ROBUST, "sgd", "sam", "asam", "rwp", "arwp", "was")
 SCHEDULES = ("constant", "linear", "quadratic", "power", "cosine", "off-to-on")
 
 
@@ -17,8 +18,9 @@ class NoiseConfig:
     Args:
         name: gaussian, laplace, kernels, a device profile's name, or a .yaml file that describes a noise; by default
             kernels for was, gaussian otherwise.
-        level: sigma or b as a fraction of the reference, >= 0, by default 0.05; for a device the time since
-            programming (1s, 1h, 1d), by default 1d; for kernels the probability of a transform, by default 0.22.
+        level: sigma or b as a fraction of the reference, >= 0, by default 0.05, with robust 0.3 or 0.2; for a device
+            the time since programming (1s, 1h, 1d), by default 1d; for kernels the probability of a transform, by
+            default 0.22.
         reference: what the level of gaussian and laplace is a fraction of: max, l2, std, absolute or weight.
         granularity: over what the reference is taken: filter, tensor, tile or column; also replaces a device's own.
     """
@@ -60,7 +62,7 @@ class ScheduleConfig:
                 )
 
 
-_NOISY, _ASCENDING = ("rwp", "arwp", "was"), ("sam", "asam")
+_NOISY, _ASCENDING = (ROBUST, "rwp", "arwp", "was"), ("sam", "asam")
 _METHODS_OF_SETTING = {
     "rho": _ASCENDING,
     "per_micro_batch": _ASCENDING,
@@ -70,7 +72,7 @@ _METHODS_OF_SETTING = {
     "eta": ("arwp",),
     "beta": ("arwp",),
     "gradient": ("was",),
-    "split_ranks": ("rwp",),
+    "split_ranks": (ROBUST, "rwp"),
     "perturbed_weight": (*_ASCENDING, *_NOISY),
     "schedule": (*_ASCENDING, *_NOISY),
     "two_batches": (*_ASCENDING, *_NOISY),
@@ -83,10 +85,11 @@ class MethodConfig:
     """How the weights are perturbed during training.
 
     Args:
-        name: sgd (not at all), sam or asam (along the gradient), rwp or arwp (by random noise, that of arwp being
-            weaker where gradients have been large) or was (by random transforms of the kernels).
+        name: robust (the default: strong random noise that is ramped up, weights clipped by filter and averaged), sgd
+            (not at all), sam or asam (along the gradient), rwp or arwp (by random noise, that of arwp weaker where
+            gradients have been large) or was (by random transforms of the kernels).
         rho: radius of sam, in units of the weights, >= 0, by default 0.05; of asam, relative, by default 0.5.
-        noise: the noise of rwp and arwp, or the transforms of was.
+        noise: the noise of robust, rwp and arwp, or the transforms of was.
         perturbed_weight: share of the perturbed gradient, in (0, 1], by default 1; below 1 the clean gradient has the
             rest (mixed sam, m-RWP, m-ARWP).
         schedule: how the strength changes over the training.
@@ -98,11 +101,11 @@ class MethodConfig:
         per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness).
         two_batches: whether the perturbed pass has another batch than the clean one.
         same_dropout: whether both passes have the same dropout masks.
-        split_ranks: of mixed rwp under torchrun: whether even ranks compute the clean and odd ranks the
+        split_ranks: of mixed robust and rwp under torchrun: whether even ranks compute the clean and odd ranks the
             perturbed gradient.
     """
 
-    name: str = "sgd"
+    name: str = ROBUST
     rho: float | None = None
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     perturbed_weight: float | None = None
@@ -139,7 +142,7 @@ class MethodConfig:
     @property
     def adds_noise(self) -> bool:
         """Whether it trains for a noise of the weights."""
-        return self.name in ("rwp", "arwp")
+        return self.name in (ROBUST, "rwp", "arwp")
 
 
 def unset(config: object, setting: str) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from noiserobust.config.method import MethodConfig, NoiseConfig, unset
+from noiserobust.config.method import ROBUST, MethodConfig, NoiseConfig, unset
+from noiserobust.config.robust import completed, expected
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 
 PRECISIONS = ("fp32", "bf16")
@@ -119,8 +120,8 @@ class SelectConfig:
     """Which epoch's weights are kept as best: those with the highest held-out accuracy under this noise.
 
     Args:
-        noise: the noise, by default that of rwp and arwp (at the end of a level_range), or gaussian of level 0.05 for
-            other methods; level 0 selects by clean accuracy.
+        noise: the noise, by default that of rwp and arwp (at the end of a level_range), that of robust at half its
+            level, or gaussian of level 0.05 for other methods; level 0 selects by clean accuracy.
         draws: how many fixed noise draws the accuracy is averaged over, >= 1.
     """
 
@@ -243,14 +244,18 @@ class TrainConfig:
             if share >= 1:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")
 
+    def resolved(self) -> TrainConfig:
+        """Return the training with the settings of its method, where that has some for what is not given."""
+        return completed(self) if self.method.name == ROBUST else self
+
     @property
     def selection_noise(self) -> NoiseConfig:
         """The noise by which the best epoch is selected."""
         if self.select.noise != NoiseConfig() or not self.method.adds_noise:
             return self.select.noise
-        if self.method.level_range:
-            return replace(self.method.noise, level=self.method.level_range[-1])
-        return self.method.noise
+        method = self.resolved().method
+        noise = replace(method.noise, level=method.level_range[-1]) if method.level_range else method.noise
+        return expected(noise) if method.name == ROBUST else noise
 
     @property
     def method_label(self) -> str:
@@ -260,13 +265,14 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return all settings as nested dictionaries, JSON-able; later ones only if they are used.
 
-        So trainings of versions that did not have them are continued.
+        So trainings of versions that did not have them are continued. What the method sets is among them.
         """
-        settings = asdict(self)
-        if self.record.every is None:
+        config = self.resolved()
+        settings = asdict(config)
+        if config.record.every is None:
             del settings["record"]
-        if self.average.decay is None:
+        if config.average.decay is None:
             del settings["average"]
-        if self.clip.granularity == "tensor":
+        if config.clip.granularity == "tensor":
             del settings["clip"]["granularity"]
         return settings

@@ -14,7 +14,7 @@ from noiserobust.report.gather import Gathered
 from noiserobust.report.tables import NoiseTable
 from noiserobust.results.schema import is_accuracy
 
-_ADD_NOISE = ("rwp", "arwp")
+_ADD_NOISE = ("robust", "rwp", "arwp")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from noiserobust.config import AverageConfig, ClipConfig, MethodConfig, OptimizerConfig, ScheduleConfig
+from noiserobust.config import ROBUST, AverageConfig, ClipConfig, MethodConfig, OptimizerConfig, ScheduleConfig
 from noiserobust.errors import InvalidValueError
 from noiserobust.noise.kernels import KernelTransform
 from noiserobust.noise.registry import KERNELS, noise_from_config
@@ -42,7 +42,7 @@ def build_method(config: MethodConfig) -> Method:
         raise InvalidValueError(
             f"Expected `method.noise` to be {KERNELS} with method.name 'was' only, but got {config.name!r}"
         )
-    if config.name == "rwp":
+    if config.name in (ROBUST, "rwp"):
         return RWP(**_given(noise=noise, **common))
     return ARWP(**_given(noise=noise, eta=config.eta, beta=config.beta, **common))
 

@@ -74,7 +74,7 @@ class Trainer:
         score: Score | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.config = config
+        self.config = config = config.resolved()
         self.device = device or torch.device("cpu")
         self.ranks = ranks or Ranks()
         self.stream = Stream(config.seed, "training", train_seed)

@@ -112,8 +112,8 @@ class Tuned:
         winner: the training; ``winner.yaml`` reproduces it.
         table: one row a trial; the same as ``trials.csv``.
         comparison: what is compared in the end.
-        final: how far that is: the winner, the plain training, and one with the device's equivalent sigma, on test
-            data and new chips.
+        final: how far that is: the winner, the plain training, one with the device's equivalent sigma, and the
+            default one, on test data and new chips.
     """
 
     winner: TrainConfig
@@ -165,7 +165,7 @@ def tune(
         write_atomic(out / TABLE_FILE, to_csv(table))
         winner = _winner(records, search.space)
         write_atomic(out / WINNER_FILE, _as_yaml(winner, config))
-        rivals = [winner, space.plain(), search.space.config(ORDINARY, EQUIVALENT)]
+        rivals = [winner, space.plain(), search.space.config(ORDINARY, EQUIVALENT), space.default()]
         jobs = {job.name: job for rival in rivals for seed in config.seeds for job in [Job(rival, seed)]}
         criteria = {"baseline": PLAIN, "target": [config.t]}
         sweep = Sweep(FINAL, jobs, {"device": evaluation}, criteria)
@@ -227,8 +227,8 @@ class _Search:
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for record in records[1:]:
             study.add_trial(as_trial(record, _distributions(self.space, record)))
-        if first == 1:
-            study.enqueue_trial(dict(ORDINARY))
+        for point in (ORDINARY, self.space.near_default())[first - 1 :]:  # the first, whatever the others are
+            study.enqueue_trial(dict(point))
         tried = [self.space.config(record.params) for record in records[1:]]
         proposed: dict[int, dict[str, Any]] = {}
         for number in range(first, first + wanted):

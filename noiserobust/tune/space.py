@@ -1,4 +1,4 @@
-"""What is searched: the noise to train with, its strength and schedule, the share of the noisy gradient, clipping."""
+"""What is searched: the noise to train with, its strength and schedule, share of the noisy gradient, clip, average."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from noiserobust.config import MethodConfig, NoiseConfig, ScheduleConfig, SelectConfig, TrainConfig
+from noiserobust.config import (
+    ROBUST,
+    AverageConfig,
+    ClipConfig,
+    MethodConfig,
+    NoiseConfig,
+    ScheduleConfig,
+    SelectConfig,
+    TrainConfig,
+)
 from noiserobust.errors import InvalidValueError
 from noiserobust.train.recipe import build_method
 
@@ -17,14 +26,23 @@ if TYPE_CHECKING:
 Params = Mapping[str, Any]
 """A point of the space: what the optimiser has proposed, by name."""
 
-TUNED, PLAIN, EQUIVALENT = "tuned", "sgd", "rwp equivalent"
+TUNED, PLAIN, EQUIVALENT, DEFAULT = "tuned", "sgd", "rwp equivalent", ROBUST
 """Names, in tables, of the winner and of what it is compared with."""
 
 DEVICE = "device"
 STRENGTHS = (0.5, 8.0)
 SHARES = (0.5, 1.0)
-CLIPS = ("none", "3.0", "2.5", "2.0")
-ORDINARY: Params = {"noise": "gaussian", "strength": 1.0, "schedule": "constant", "share": 1.0, "clip": "none"}
+NONE = "none"
+CLIPS = (NONE, "3.0", "2.5", "2.0", "2.0 filter", "1.5 filter")
+AVERAGES = (NONE, "0.99")
+ORDINARY: Params = {
+    "noise": "gaussian",
+    "strength": 1.0,
+    "schedule": "constant",
+    "share": 1.0,
+    "clip": NONE,
+    "average": NONE,
+}
 """What would be tried without a search: Gaussian noise of the size of the device's errors."""
 
 
@@ -33,7 +51,7 @@ class Space:
     """Trainings for a device, all with as many forward-backward passes as the plain one.
 
     Args:
-        base: the training that is to be improved; its method does not count.
+        base: the training that is to be improved; its method, clipping of weights and average do not count.
         device: profile's name, or FILE.yaml.
         t: time since programming that the network is trained for.
         times: of the device at which a network may be trained with its own noise.
@@ -42,7 +60,8 @@ class Space:
     The parameters: ``noise`` is ``gaussian``, ``laplace`` or ``device``; ``strength`` multiplies sigma, for ``laplace``
     with b = sigma / sqrt(2), and ``t`` is the time of ``device`` instead; ``schedule`` is ``constant``, or ``linear``
     or ``quadratic`` over ``fraction`` of the training; ``share`` is the perturbed gradient's, below 1 with two passes a
-    step and so half of the epochs; ``clip`` limits weights to so many standard deviations, or is ``none``.
+    step and so half of the epochs; ``clip`` limits weights to so many standard deviations, or root mean squares of each
+    ``filter``, or is ``none``; ``average`` is the decay of the average, or ``none``.
     """
 
     base: TrainConfig
@@ -62,11 +81,32 @@ class Space:
             trial.suggest_float("fraction", 0.4, 1.0)
         trial.suggest_categorical("share", list(SHARES))
         trial.suggest_categorical("clip", list(CLIPS))
+        trial.suggest_categorical("average", list(AVERAGES))
         return dict(trial.params)
 
     def plain(self) -> TrainConfig:
         """Return the training without noise, its best epoch selected on the device like that of all others."""
-        return replace(self.base, method=MethodConfig(), select=self._select(), label=PLAIN)
+        return replace(self.base, method=MethodConfig("sgd"), label=PLAIN, **self._around())
+
+    def default(self) -> TrainConfig:
+        """Return the training that is done where no method is asked for."""
+        return replace(self.base, method=MethodConfig(DEFAULT), label=DEFAULT, **self._around())
+
+    def near_default(self) -> Params:
+        """Return the point that is next to it."""
+        default = self.default().resolved()
+        method, clip, average = default.method, default.clip, default.average
+        assert isinstance(method.noise.level, float)  # as of Gaussian noise
+        strength = method.noise.level / max(self._sigma(), 1e-9)
+        return {
+            "noise": "gaussian",
+            "strength": min(max(strength, STRENGTHS[0]), STRENGTHS[1]),
+            "schedule": method.schedule.name,
+            "fraction": method.schedule.fraction,
+            "share": 1.0,
+            "clip": f"{clip.weight_stds} {clip.granularity}",
+            "average": f"{average.decay}",
+        }
 
     def config(self, params: Params, label: str = TUNED) -> TrainConfig:
         """Return the training that a point stands for.
@@ -81,14 +121,12 @@ class Space:
             schedule=ScheduleConfig(params["schedule"], fraction=None if fraction is None else round(fraction, 3)),
             perturbed_weight=None if params["share"] == 1 else params["share"],
         )
-        clip = params["clip"]
         return replace(
             self.base,
             method=method,
             epochs=self._epochs(method),
-            clip=self.base.clip if clip == "none" else replace(self.base.clip, weight_stds=float(clip)),
-            select=self._select(),
             label=label,
+            **self._around(params["clip"], params["average"]),
         )
 
     def passes_a_step(self, config: TrainConfig) -> int:
@@ -107,22 +145,32 @@ class Space:
     def _noise(self, params: Params) -> NoiseConfig:
         if params["noise"] == DEVICE:
             return NoiseConfig(self.device, params["t"])
-        if self.sigma is None:
-            raise InvalidValueError("Expected `sigma` to be known before points are tried, but got None")
-        level = self.sigma * params["strength"] / (math.sqrt(2) if params["noise"] == "laplace" else 1)
+        level = self._sigma() * params["strength"] / (math.sqrt(2) if params["noise"] == "laplace" else 1)
         return NoiseConfig(params["noise"], float(f"{level:.4g}"))
 
-    def _select(self) -> SelectConfig:
-        return SelectConfig(NoiseConfig(self.device, self.t), self.base.select.draws)
+    def _sigma(self) -> float:
+        if self.sigma is None:
+            raise InvalidValueError("Expected `sigma` to be known before points are tried, but got None")
+        return self.sigma
+
+    def _around(self, clip: str = NONE, average: str = NONE) -> dict[str, Any]:
+        """Return the settings around the method."""
+        limits = ClipConfig(grad_norm=self.base.clip.grad_norm)
+        if clip != NONE:
+            stds, *granularity = clip.split()
+            limits = replace(limits, weight_stds=float(stds), granularity=granularity[0] if granularity else "tensor")
+        return {
+            "clip": limits,
+            "average": AverageConfig(None if average == NONE else float(average)),
+            "select": SelectConfig(NoiseConfig(self.device, self.t), self.base.select.draws),
+        }
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of a training that are not what they are by default, nested, as a YAML file has them."""
-    return _differing(config.as_dict(), _defaults(config).as_dict())
-
-
-def _defaults(config: TrainConfig) -> TrainConfig:
-    return TrainConfig(config.model, config.data)
+    known = ROBUST if config.method.name == ROBUST else "sgd"  # each has other defaults
+    defaults = TrainConfig(config.model, config.data, method=MethodConfig(known)).as_dict()
+    return _differing(config.as_dict(), {**defaults, "method": {**defaults["method"], "name": None}})
 
 
 def _differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

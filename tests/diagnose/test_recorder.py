@@ -49,7 +49,13 @@ def config(tmp_path: Path) -> TrainConfig:
     (tmp_path / "model.py").write_text(MODEL)
     record = RecordConfig(every=3, batches=2, levels=[0.1, 0.3], rhos=[0.2], draws=3)
     return TrainConfig(
-        f"{tmp_path}/model.py:net", f"npz:{tmp_path}/data.npz", epochs=2, batch_size=8, held_out=0.2, record=record
+        f"{tmp_path}/model.py:net",
+        f"npz:{tmp_path}/data.npz",
+        method=MethodConfig("sgd"),
+        epochs=2,
+        batch_size=8,
+        held_out=0.2,
+        record=record,
     )
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import noiserobust as nr
 from noiserobust.cli import main
-from noiserobust.config import NoiseConfig, OptimizerConfig, SelectConfig, TrainConfig
+from noiserobust.config import MethodConfig, NoiseConfig, OptimizerConfig, SelectConfig, TrainConfig
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.models.weights import read_weights
 from noiserobust.train.runs import train_seeds
@@ -153,6 +153,7 @@ class TestTraining:
         config = TrainConfig(
             "digits-cnn",
             "digits",
+            method=MethodConfig("sgd"),
             optimizer=OptimizerConfig(lr=0.05),
             epochs=1,
             batch_size=32,

@@ -95,7 +95,8 @@ def shortages(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
     """A network that knows the digits, so that few examples are undecided."""
-    config = TrainConfig("net", "digits", optimizer=OptimizerConfig(lr=0.1), epochs=4, batch_size=100)
+    plain, optimizer = MethodConfig("sgd"), OptimizerConfig(lr=0.1)
+    config = TrainConfig("net", "digits", method=plain, optimizer=optimizer, epochs=4, batch_size=100)
     model = network()
     for _ in Trainer(model, digits("train", 4), config, Normalize(), device=torch.device(DEVICE)).epochs():
         pass

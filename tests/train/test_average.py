@@ -84,7 +84,7 @@ def unscored(*_: object):
 
 
 def test_it_is_what_is_written(tmp_path: Path) -> None:
-    config = TrainConfig("digits-mlp", "digits", epochs=2, batch_size=256, held_out=0.2)
+    config = TrainConfig("digits-mlp", "digits", method=MethodConfig("sgd"), epochs=2, batch_size=256, held_out=0.2)
     files = {}
     for name, settings in {"plain": config, "averaged": replace(config, average=AverageConfig(DECAY))}.items():
         runs.train_seeds(settings, [0], tmp_path / name, make_score=unscored, device=torch.device("cpu"))

@@ -24,7 +24,12 @@ from noiserobust.data.normalize import Normalize
 from noiserobust.train.trainer import Epoch, Trainer
 
 SGD = TrainConfig(
-    "own", "own", optimizer=OptimizerConfig(lr=0.05, momentum=0.9, weight_decay=0.01), epochs=3, batch_size=8
+    "own",
+    "own",
+    method=MethodConfig("sgd"),
+    optimizer=OptimizerConfig(lr=0.05, momentum=0.9, weight_decay=0.01),
+    epochs=3,
+    batch_size=8,
 )
 SAM = replace(SGD, method=MethodConfig("sam", rho=0.1))
 RWP = replace(SGD, method=MethodConfig("rwp", noise=NoiseConfig("gaussian", 0.3)))

@@ -65,7 +65,7 @@ def test_no_training_is_tried_twice(found):
 
 def test_the_last_comparison_is_on_test_data_and_other_chips(found):
     draws = pd.read_csv(found / "out/final/draws.csv")
-    assert sorted(draws.method.unique()) == ["rwp equivalent", "sgd", "tuned"]
+    assert sorted(draws.method.unique()) == ["robust", "rwp equivalent", "sgd", "tuned"]
     assert sorted(draws.train_seed.unique()) == [0, 1]
     assert sorted(draws.level.unique()) == [0, 1, 86400]
     assert set(draws.n_examples) == {len(nr.load_data("digits", "test"))}

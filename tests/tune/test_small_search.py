@@ -30,7 +30,7 @@ def test_the_first_trial_is_noise_of_the_size_of_the_devices_errors(base, tmp_pa
     assert (table["noise"][1], table["strength"][1], table["passes"][1]) == ("gaussian", 1, table["passes"][0])
     assert 0.03 < table["level"][1] < 0.1  # a day after programming weights are off by some percent of the largest
     summary = pd.read_csv(out / "final/summary.csv")
-    assert set(summary["method"]) == {"sgd", "tuned", "rwp equivalent"}
+    assert set(summary["method"]) == {"sgd", "tuned", "rwp equivalent", "robust"}
     assert set(summary["level"]) == {0, 1, 86400}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noiserobust.cli.parsing import checked_settings
-from noiserobust.config import ClipConfig, NoiseConfig, OptimizerConfig, TrainConfig
+from noiserobust.config import AverageConfig, ClipConfig, NoiseConfig, OptimizerConfig, TrainConfig
 from noiserobust.errors import InvalidValueError
 from noiserobust.train.recipe import build_method
 from noiserobust.tune.space import ORDINARY, SHARES, STRENGTHS, Space, settings_of
@@ -45,7 +45,7 @@ def test_the_noise_is_as_strong_as_the_device_times_strength():
     assert (gaussian.name, gaussian.level) == ("gaussian", pytest.approx(0.12))
     laplace = SPACE.config({**ORDINARY, "noise": "laplace", "strength": 2.0}).method.noise
     assert laplace.level * math.sqrt(2) == pytest.approx(0.12, rel=1e-3)  # the standard deviation of Laplace(0, b)
-    device = {"noise": "device", "t": "1h", "schedule": "constant", "share": 1.0, "clip": "none"}
+    device = {**ORDINARY, "noise": "device", "t": "1h"}
     assert SPACE.config(device).method.noise == NoiseConfig("pcm-nandakumar-2019", "1h")
 
 
@@ -55,6 +55,33 @@ def test_what_is_not_searched_stays_as_it_is():
     assert (config.clip.grad_norm, config.clip.weight_stds, config.label_smoothing) == (1.0, 2.5, 0.1)
 
 
+def test_what_is_searched_is_not_that_of_the_base():
+    base = replace(BASE, clip=ClipConfig(weight_stds=4.0), average=AverageConfig(0.5))
+    for config in (SPACE.plain(), replace(SPACE, base=base).plain(), SPACE.config(ORDINARY)):
+        assert (config.clip, config.average) == (ClipConfig(), AverageConfig())
+
+
+@pytest.mark.parametrize(
+    ("clip", "stds", "granularity"), [("none", None, "tensor"), ("2.5", 2.5, "tensor"), ("1.5 filter", 1.5, "filter")]
+)
+def test_clips_and_averages_are_what_they_are_called(clip, stds, granularity):
+    config = SPACE.config({**ORDINARY, "clip": clip, "average": "0.99"})
+    assert config.clip == ClipConfig(weight_stds=stds, granularity=granularity)
+    assert config.average == AverageConfig(0.99)
+
+
+def test_the_default_is_a_point_of_the_space_but_for_its_strength():
+    default, near = SPACE.default().resolved(), SPACE.config(SPACE.near_default(), "robust")
+    assert default.method.name == "robust"
+    assert near == replace(
+        default, method=replace(default.method, name="rwp", noise=replace(default.method.noise, name="gaussian"))
+    )
+    weak = replace(SPACE, sigma=0.001).near_default()
+    assert weak["strength"] == STRENGTHS[1]
+    trial = optuna.trial.FixedTrial(dict(weak))
+    assert SPACE.suggest(trial) == weak
+
+
 def test_one_epoch_cannot_be_halved():
     with pytest.raises(InvalidValueError, match="`epochs` to be >= 2"):
         replace(SPACE, base=replace(BASE, epochs=1)).config({**ORDINARY, "share": 0.5})
@@ -62,7 +89,7 @@ def test_one_epoch_cannot_be_halved():
 
 @pytest.mark.slow
 def test_the_file_of_a_training_gives_the_same_training():
-    for config in [SPACE.plain(), *(SPACE.config(p) for p in points(20))]:
+    for config in [SPACE.plain(), SPACE.default(), *(SPACE.config(p) for p in points(20))]:
         again = checked_settings(TrainConfig, yaml.safe_load(yaml.safe_dump(settings_of(config))))
         assert again == config
 

@@ -14,8 +14,8 @@ from noiserobust.report.figures.style import INK, MARKERS, PALETTE
 SOLID, DASHED, MIXED, DOTTED = "-", (0, (4, 1.6)), (0, (6, 1.5, 1.2, 1.5)), (0, (1.2, 1.4))
 
 # From light to dark, which also tells strengths apart without colour; the lightest third is lost on white paper.
-_HUES = {"sam": "YlOrRd", "asam": "RdPu", "rwp": "YlGnBu", "arwp": "Greens", "was": "Purples"}
-_MARKERS = {"sgd": "D", "sam": "o", "asam": "v", "rwp": "s", "arwp": "^", "was": "P"}
+_HUES = {"sam": "YlOrRd", "asam": "RdPu", "rwp": "YlGnBu", "arwp": "Greens", "was": "Purples", "robust": "copper_r"}
+_MARKERS = {"sgd": "D", "sam": "o", "asam": "v", "rwp": "s", "arwp": "^", "was": "P", "robust": "*"}
 _LIGHTEST, _DARKEST = 0.42, 0.97
 
 

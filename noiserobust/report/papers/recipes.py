@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from noiserobust.config import ROBUST
 from noiserobust.errors import NoiseRobustError
 from noiserobust.times import format_time, parse_time
 
-FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was")
+FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was", ROBUST)
 """Names of methods in the order of figures; what is not known comes last."""
 
 ASCENDING, NOISY = ("sam", "asam"), ("rwp", "arwp")
 
-_DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22}
+_DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22, "robust": 0.3}
 _PLAIN_NOISES = {"gaussian": "σ", "laplace": "b"}
 
 
@@ -108,12 +109,15 @@ def recipe_of_weights(trained: object) -> Recipe:
 def selection_noise(configuration: Mapping[str, Any]) -> str:
     """Return the noise under which the held-out accuracy was taken, such as ``gaussian 0.05``."""
     method, noise = _group(configuration, "method"), _group(_group(configuration, "select"), "noise")
-    if not any(v is not None for v in noise.values()) and method.get("name") in NOISY:
-        span, noise = method.get("level_range"), _group(method, "noise")
+    own = False
+    if not any(v is not None for v in noise.values()) and method.get("name") in (*NOISY, ROBUST):
+        own, span, noise = True, method.get("level_range"), _group(method, "noise")
         if isinstance(span, list) and span and noise.get("level") is None:
             noise = {**noise, "level": span[-1]}
     name = noise.get("name") or "gaussian"
     level = noise.get("level")
+    if own and method.get("name") == ROBUST and name in _PLAIN_NOISES and isinstance(level, int | float):
+        level = level / 2  # of what it is trained with
     if level is None:
         level = 0.05 if name in _PLAIN_NOISES else "1d"
     reference = f", {noise['reference']}" if noise.get("reference") not in (None, "max") else ""
