@@ -18,7 +18,7 @@ class NoiseConfig:
     Args:
         name: gaussian, laplace, kernels, a device profile's name, or a .yaml file that describes a noise; by default
             kernels for was, gaussian otherwise.
-        level: sigma or b as a fraction of the reference, >= 0, by default 0.05, with robust 0.3 or 0.2; for a device
+        level: sigma or b as a fraction of the reference, >= 0, by default 0.05, with robust 0.2 or 0.14; for a device
             the time since programming (1s, 1h, 1d), by default 1d; for kernels the probability of a transform, by
             default 0.22.
         reference: what the level of gaussian and laplace is a fraction of: max, l2, std, absolute or weight.

@@ -10,8 +10,8 @@ from noiserobust.config.method import NoiseConfig, ScheduleConfig
 if TYPE_CHECKING:
     from noiserobust.config.training import TrainConfig
 
-LEVELS = {"gaussian": 0.3, "laplace": 0.2}
-"""Of the noise that is trained with, two times what is to be withstood or more; both have nearly the same variance."""
+LEVELS = {"gaussian": 0.2, "laplace": 0.14}
+"""Of the noise that is trained with; both have nearly the same variance."""
 
 SCHEDULE = ScheduleConfig("quadratic", fraction=0.7)
 WEIGHT_STDS, GRANULARITY = 1.5, "filter"
@@ -21,9 +21,9 @@ DECAY = 0.99
 def completed(config: TrainConfig) -> TrainConfig:
     """Return a training with the settings of ``robust`` where none are given.
 
-    The noise is far above what will be met and ramped up quadratically ("Incorruptible neural networks", table 3);
-    weights are kept within 1.5 root mean squares of their filter, because noise is a share of the largest of them; and
-    what is kept is an average over about the last 100 steps. What each part is worth: ``experiments/robust``.
+    The noise is strong and ramped up quadratically ("Incorruptible neural networks", table 3); weights are kept within
+    1.5 root mean squares of their filter, because noise is a share of the largest of them; and what is kept is an
+    average over about the last 100 steps. What each part is worth: ``experiments/robust``.
     """
     method, clip, average = config.method, config.clip, config.average
     noise = method.noise

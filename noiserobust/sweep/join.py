@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from noiserobust.results.store import draws_csv
 from noiserobust.results.summary import summarize
 from noiserobust.results.trainings import read_trainings
 from noiserobust.sweep.grid import in_words
-from noiserobust.sweep.plan import Job, Sweep, evaluation_folder, training_folder
+from noiserobust.sweep.plan import EvaluationConfig, Job, Sweep, evaluation_folder, training_folder
 from noiserobust.sweep.state import FINISHED, State
 
 KIND = "sweep"
-TABLE_FILE, REPORT_FOLDER = "jobs.csv", "report"
+TABLE_FILE, REPORT_FOLDER, APART_FOLDER = "jobs.csv", "report", "apart"
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,53 @@ class Joined:
 def join_jobs(sweep: Sweep, out: Path, states: Mapping[str, State]) -> Joined:
     """Write tables and report of the jobs that are finished, at least one.
 
+    Evaluations that no table can hold beside others (see :func:`apart`) have tables and a report of their own in
+    ``apart/<name>/``.
+
     Raises:
         NoiseRobustError: if results are damaged or nothing can be written.
     """
     folder = make_folder(out / sweep.name)
     finished = {name: job for name, job in sweep.jobs.items() if states[name].word == FINISHED}
-    evaluated = [evaluation_folder(out, name, e) for e in sweep.evaluations.values() for name in finished]
     trained = [training_folder(out, name) for name in finished]
     table = job_table(sweep, out, states)
     write_atomic(folder / TABLE_FILE, to_csv(table))  # first, for it can always be written
-    gathered = gather([*evaluated, *trained])
+    reports = []
+    for place, evaluations in apart(sweep.evaluations).items():
+        there = make_folder(folder / APART_FOLDER / place) if place else folder
+        evaluated = [evaluation_folder(out, name, e) for e in evaluations for name in finished]
+        reports.append(_join(sweep, [*evaluated, *trained], there))
+    return Joined(folder, reports[0], table)
+
+
+def apart(evaluations: Mapping[str, EvaluationConfig]) -> dict[str, list[EvaluationConfig]]:
+    """Return evaluations by what can be in one table, the first of them under ``""``, others by name.
+
+    A table has a noise once, made with one set of settings (levels and draws aside), and one split of the data.
+    """
+    joint: list[EvaluationConfig] = []
+    alone: dict[str, list[EvaluationConfig]] = {}
+    for name, evaluation in evaluations.items():
+        same_split = not joint or joint[0].split == evaluation.split
+        if same_split and all(e.noise != evaluation.noise or _settings(e) == _settings(evaluation) for e in joint):
+            joint.append(evaluation)
+        else:
+            alone[name] = [evaluation]
+    return {"": joint, **alone}
+
+
+def _settings(evaluation: EvaluationConfig) -> dict[str, Any]:
+    return {name: value for name, value in evaluation.as_dict().items() if name not in ("levels", "draws")}
+
+
+def _join(sweep: Sweep, sources: Sequence[Path], folder: Path) -> Path:
+    """Write what evaluations and trainings have found, and return the page."""
+    gathered = gather(sources)
     write_atomic(folder / DRAWS_FILE, draws_csv(gathered.draws))
     write_atomic(folder / SUMMARY_FILE, to_csv(summarize(gathered.draws)))
     manifest = {"schema_version": SCHEMA_VERSION, "kind": KIND, "configuration": sweep.describe()}
     write_json(folder / MANIFEST_FILE, {**manifest, "environment": environment()})
-    report = write_report([*evaluated, *trained], folder / REPORT_FOLDER, **sweep.criteria)
-    return Joined(folder, report.html, table)
+    return write_report(sources, folder / REPORT_FOLDER, **sweep.criteria).html
 
 
 def job_table(sweep: Sweep, out: Path, states: Mapping[str, State]) -> pd.DataFrame:

@@ -76,6 +76,31 @@ def test_all_jobs_are_in_one_table_and_one_report(done):
 
 
 @pytest.mark.slow
+def test_evaluations_that_no_table_can_hold_together_have_tables_of_their_own(done, tmp_path, unrendered):
+    import shutil
+
+    shutil.copytree(done / "out", tmp_path / "out")
+    plain = GRID["evaluate"]["gaussian"]
+    evaluations = {
+        "gaussian": plain,
+        "of-50": {**plain, "examples": 50, "seed": 1},
+        "laplace": {"noise": "laplace", "levels": [0.1], "draws": 2},
+        "training": {"noise": "gaussian", "levels": [0], "split": "train"},
+    }
+    assert sweep(written(tmp_path / "grid.yaml", evaluate=evaluations), tmp_path / "out") == 0
+    joint = tmp_path / "out/grid"
+    draws = pd.read_csv(joint / "draws.csv")
+    both = draws[draws.noise == "gaussian"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(both, pd.read_csv(done / "out/grid/draws.csv"))
+    assert set(draws.noise) == {"gaussian", "laplace"}
+    few, training = (pd.read_csv(joint / "apart" / name / "draws.csv") for name in ("of-50", "training"))
+    assert set(few.n_examples) == {50}
+    assert training.value.mean() > draws[draws.level == 0].value.mean()  # fitted
+    assert (joint / "apart/of-50/report/report.html").is_file()
+    columns = pd.read_csv(joint / "jobs.csv").columns
+    assert {"gaussian sigma=0.1 accuracy", "of-50 sigma=0.1 accuracy", "training sigma=0 accuracy"} <= set(columns)
+
+
 def test_a_finished_sweep_does_nothing_again(done, unrendered):
     files = sorted((done / "out/jobs").rglob("*"))
     times = [path.stat().st_mtime_ns for path in files]

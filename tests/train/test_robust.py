@@ -29,7 +29,7 @@ ROBUST = TrainConfig(
 )
 SPELLED_OUT = replace(
     ROBUST,
-    method=MethodConfig("rwp", noise=NoiseConfig("gaussian", 0.3), schedule=ScheduleConfig("quadratic", fraction=0.7)),
+    method=MethodConfig("rwp", noise=NoiseConfig("gaussian", 0.2), schedule=ScheduleConfig("quadratic", fraction=0.7)),
     clip=ClipConfig(weight_stds=1.5, granularity="filter"),
     average=AverageConfig(0.99),
 )
@@ -87,8 +87,8 @@ def test_grad_norm_goes_with_the_clipping_of_weights() -> None:
 @pytest.mark.parametrize(
     ("noise", "level", "selected"),
     [
-        (NoiseConfig(), 0.3, 0.15),
-        (NoiseConfig("laplace"), 0.2, 0.1),
+        (NoiseConfig(), 0.2, 0.1),
+        (NoiseConfig("laplace"), 0.14, 0.07),
         (NoiseConfig("gaussian", 0.1), 0.1, 0.05),
         (NoiseConfig("pcm-nandakumar-2019"), None, None),
         (NoiseConfig("pcm-nandakumar-2019", "1y"), "1y", "1y"),
@@ -108,8 +108,8 @@ def test_another_method_has_none_of_its_settings() -> None:
 
 def test_figures_know_it() -> None:
     recipe = recipe_of(ROBUST.as_dict())
-    assert (recipe.family, recipe.strength, recipe.schedule) == ("robust", 0.3, "quadratic")
-    assert selection_noise(ROBUST.as_dict()) == "gaussian 0.15"
+    assert (recipe.family, recipe.strength, recipe.schedule) == ("robust", 0.2, "quadratic")
+    assert selection_noise(ROBUST.as_dict()) == "gaussian 0.1"
 
 
 def test_settings_of_other_methods_are_refused() -> None:

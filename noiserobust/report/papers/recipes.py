@@ -15,7 +15,7 @@ FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was", ROBUST)
 
 ASCENDING, NOISY = ("sam", "asam"), ("rwp", "arwp")
 
-_DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22, "robust": 0.3}
+_DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22, "robust": 0.2}
 _PLAIN_NOISES = {"gaussian": "σ", "laplace": "b"}
 
 

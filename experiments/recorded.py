@@ -1,0 +1,164 @@
+"""The tables of the READMEs, from what is recorded; nothing is trained.
+
+    python experiments/recorded.py            write them into the READMEs
+    python experiments/recorded.py --check    only say which are not what is recorded (exit status 1)
+
+In a README a table stands between ``<!-- table NAME -->`` and ``<!-- /table -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from noiserobust.report.gather import gather
+from noiserobust.results.summary import summarize
+
+HERE = Path(__file__).parent
+_BLOCK = re.compile(r"<!-- table ([\w-]+) -->\n.*?<!-- /table -->", re.DOTALL)
+
+Lines = list[str]
+Rows = Mapping[str, Sequence[str]]
+"""What rows are called, and the methods of which each cell shows the best."""
+
+
+@cache
+def summary(folder: str) -> pd.DataFrame:
+    """Return the summary of all draws below a folder, by method, noise and level."""
+    found = summarize(gather([HERE / folder]).draws)
+    return found.set_index(["method", "noise", "level"]).sort_index()
+
+
+def spread(mean: float, *stds: float) -> str:
+    """Return a mean with what it varies by, as far as it is known."""
+    return " ± ".join([f"{mean:.2f}", *(f"{std:.2f}" for std in stds if not pd.isna(std))])
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) -> Lines:
+    """Return a Markdown table, whose first columns are text and the others numbers."""
+    lines = [" | ".join(heads), " | ".join(["---"] * text + ["---:"] * (len(heads) - text))]
+    return [f"| {line} |" for line in [*lines, *(" | ".join(cells) for cells in rows)]]
+
+
+def means(folder: str, noise: str, levels: Sequence[float], rows: Rows, corner: str = "trained with") -> Lines:
+    """Return a table of what a folder has: a row a method, or the best of several, a column a level.
+
+    The highest mean of a column is bold.
+    """
+    known = summary(folder)
+    symbol = "b" if noise == "laplace" else "t" if noise.startswith("pcm") else "sigma"
+    best = {}
+    for name, methods in rows.items():
+        there = [m for m in methods if m in known.index.get_level_values("method")]
+        if there:
+            best[name] = [
+                max((known.loc[(m, noise, level)] for m in there), key=lambda r: r["mean"]) for level in levels
+            ]
+    top = [max(row[i]["mean"] for row in best.values()) for i in range(len(levels))]
+    cells = {
+        name: [
+            spread(r["mean"], r["noise_std"], r["seed_std"]).replace(f"{high:.2f}", f"**{high:.2f}**", 1)
+            if r["mean"] == high
+            else spread(r["mean"], r["noise_std"], r["seed_std"])
+            for r, high in zip(row, top, strict=True)
+        ]
+        for name, row in best.items()
+    }
+    heads = ["clean" if level == 0 else f"{symbol} = {_level(symbol, level)}" for level in levels]
+    return table([corner, *heads], [[name, *row] for name, row in cells.items()])
+
+
+def _level(symbol: str, level: float) -> str:
+    return {86400: "1 d", 31557600: "1 y"}.get(int(level), f"{level:g}") if symbol == "t" else f"{level:g}"
+
+
+def published(folder: str, number: int, corner: str = "paper") -> Lines:
+    """Return a table of a paper as ``published.csv`` has it."""
+    numbers = pd.read_csv(HERE / folder / "published.csv").query("table == @number")
+    several = numbers["model"].nunique() > 1
+    names = [f"{m}, {w}" if several else w for m, w in zip(numbers["model"], numbers["method"], strict=True)]
+    levels = sorted(numbers["level"].unique())
+    symbol = numbers["level_name"].iloc[0]
+    rows: dict[str, list[str]] = {name: ["–"] * len(levels) for name in dict.fromkeys(names)}
+    for name, row in zip(names, numbers.to_dict("records"), strict=True):
+        rows[name][levels.index(row["level"])] = spread(row["mean"], row["noise_std"], row["seed_std"])
+    heads = ["clean" if level == 0 else f"{symbol} = {level:g}" for level in levels]
+    return table([corner, *heads], [[name, *row] for name, row in rows.items()])
+
+
+SMALL = "incorruptible/small/results"
+SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2)
+RWP, SAM = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)
+
+
+def constant(family: str, strengths: Sequence[float]) -> dict[str, list[str]]:
+    """Return a row for each strength."""
+    return {"sgd": ["sgd"]} | {f"{family} {s:g}": [f"{family} {s:g}"] for s in strengths}
+
+
+def ramped(family: str, strengths: Sequence[float], fractions: Sequence[float]) -> dict[str, list[str]]:
+    """Return a row for each strength and length of a quadratic ramp."""
+    return {f"{family} {s:g}, {100 * f:g}%": [f"{family} {s:g} quadratic {f:g}"] for s in strengths for f in fractions}
+
+
+def schedules() -> dict[str, list[str]]:
+    """Return a row for each family and schedule, of the strengths that all schedules were tried with."""
+    rows = {}
+    for family, strengths, lengths in (
+        ("rwp", (0.2, 0.3), {"linear": 0.7, "quadratic": 0.7, "off-to-on": 0.5}),
+        ("sam", (0.2,), {"linear": 0.5, "quadratic": 0.5, "off-to-on": 0.5}),
+    ):
+        rows[f"{family} constant"] = [f"{family} {s:g}" for s in strengths]
+        rows |= {f"{family} {name}": [f"{family} {s:g} {name} {f:g}" for s in strengths] for name, f in lengths.items()}
+    return rows
+
+
+TABLES: dict[str, Callable[[], Lines]] = {
+    "1": lambda: means(SMALL, "gaussian", SIGMAS, constant("rwp", RWP)),
+    "2": lambda: means(SMALL, "gaussian", SIGMAS, constant("sam", SAM)),
+    "3": lambda: means(SMALL, "gaussian", SIGMAS, schedules()),
+    "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
+    "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
+    "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
+    **{f"paper-{n}": (lambda n=n: published("incorruptible", n)) for n in range(1, 10)},  # type: ignore[misc]
+}
+"""Tables by name."""
+
+
+def rewritten(text: str) -> str:
+    """Return the text of a README with its tables as they are recorded."""
+    return _BLOCK.sub(lambda m: "\n".join([f"<!-- table {m[1]} -->", *TABLES[m[1]](), "<!-- /table -->"]), text)
+
+
+def readmes() -> list[Path]:
+    """Return the READMEs that have tables."""
+    return [path for path in sorted(HERE.rglob("README.md")) if _BLOCK.search(path.read_text(encoding="utf-8"))]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Write the recorded tables into the READMEs.")
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if one is not as recorded")
+    args = parser.parse_args(arguments)
+    status = 0
+    for path in readmes():
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if before == after:
+            continue
+        if args.check:
+            print(f"{path} has other tables than are recorded")
+            status = 1
+        else:
+            path.write_text(after, encoding="utf-8")
+            print(path)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
