@@ -118,10 +118,10 @@ def record_training(folder: Path, job: Job, results: Path) -> None:
     shutil.copyfile(metrics, out / f"seed{job.seed}" / METRICS_FILE)
 
 
-def record(sweep: Sweep, out: Path, results: Path) -> int:
-    """Record the finished jobs of a sweep, and return how many there are."""
+def record(sweep: Sweep, out: Path, results: Path, names: Sequence[str] | None = None) -> int:
+    """Record the finished jobs of a sweep, and some or all evaluations of each; return how many jobs there are."""
     jobs = [job for job in sweep.jobs.values() if state_of(out, job, sweep).word == FINISHED]
-    evaluations = sweep.evaluations.values()
+    evaluations = [e for name, e in sweep.evaluations.items() if names is None or name in names]
     record_evaluations([evaluation_folder(out, job.name, e) for e in evaluations for job in jobs], results)
     for job in jobs:
         record_training(training_folder(out, job.name), job, results)
@@ -134,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("results", type=Path, help="folder for what is recorded")
     parser.add_argument("--config", type=Path, nargs="+", required=True, help="files of sweeps")
     parser.add_argument("--seeds", type=int, nargs="+", help="train seeds, instead of those of the files")
+    parser.add_argument("--evaluations", nargs="+", help="names of those to record, by default all")
     args = parser.parse_args(arguments)
     for path in args.config:
         sweep = read_sweep(
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             lambda content: checked_settings(EvaluationConfig, content),
             args.seeds,
         )
-        print(f"{path}: {record(sweep, args.out, args.results)} of {len(sweep.jobs)} jobs")
+        print(f"{path}: {record(sweep, args.out, args.results, args.evaluations)} of {len(sweep.jobs)} jobs")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -124,44 +124,93 @@ ALL_RWP = [f"rwp {s:g}" for s in (0.05, 0.1, 0.2, 0.3)]
 ALL_SAM = [f"sam {s:g}" for s in (0.05, 0.1, 0.2)]
 RAMP = "quadratic 0.7"
 
+
+def ahead(a: str | Sequence[str], b: str | Sequence[str], level: float, noise: str = "gaussian") -> tuple[At, ...]:
+    """Return by how much a method, or the best of several, is ahead of another."""
+    return At(a, level, 1, noise), At(b, level, -1, noise)
+
+
+def behind(parts: Sequence[At]) -> tuple[At, ...]:
+    """Return a difference with its sign changed."""
+    return tuple(replace(part, share=-part.share) for part in parts)
+
+
+RAMPED = f"rwp 0.2 {RAMP}"
+
 FINDINGS: tuple[Finding, ...] = (
     *(
         Finding(
             "(a)",
             "training noise above test noise is best",
-            f"RWP {more:g} − RWP {same:g}, sigma = {same:g}",
+            f"RWP {more:g} − RWP {same:g} at {same:g}",
             SMALL,
-            (At(f"rwp {more:g}", same), At(f"rwp {same:g}", same, -1)),
+            ahead(f"rwp {more:g}", f"rwp {same:g}", same),
         )
         for same, more in ((0.05, 0.1), (0.1, 0.2), (0.2, 0.3))
     ),
-    Finding("(b)", "SAM wins at small test noise", "best SAM − best RWP, sigma = 0.05", SMALL,
-            (At(ALL_SAM, 0.05), At(ALL_RWP, 0.05, -1))),
-    Finding("(b)", "RWP wins at large test noise", "best RWP − best SAM, sigma = 0.2", SMALL,
-            (At(ALL_RWP, 0.2), At(ALL_SAM, 0.2, -1))),
-    Finding("(c)", "one rho is best at all test noises", "SAM 0.2 − SAM 0.05, sigma = 0.05", SMALL,
-            (At("sam 0.2", 0.05), At("sam 0.05", 0.05, -1))),
-    Finding("(c)", "one rho is best at all test noises", "SAM 0.2 − SAM 0.05, sigma = 0.2", SMALL,
-            (At("sam 0.2", 0.2), At("sam 0.05", 0.2, -1))),
+    Finding("(b)", "SAM wins at small test noise", "best SAM − best RWP at 0.05", SMALL, ahead(ALL_SAM, ALL_RWP, 0.05)),
+    Finding("(b)", "RWP wins at large test noise", "best RWP − best SAM at 0.2", SMALL, ahead(ALL_RWP, ALL_SAM, 0.2)),
     *(
-        Finding("(d)", "a quadratic ramp beats constant strength", f"{named} ramp − constant, sigma = {level:g}", SMALL,
-                (At(ramp, level), At(constant, level, -1)))
-        for named, ramp, constant in (
-            ("RWP 0.2", f"rwp 0.2 {RAMP}", "rwp 0.2"), ("SAM 0.2", "sam 0.2 quadratic 0.5", "sam 0.2"))
+        Finding(
+            "(c)",
+            "one rho is best at all test noises: the largest",
+            f"SAM 0.2 − SAM 0.05 at {level:g}",
+            SMALL,
+            ahead("sam 0.2", "sam 0.05", level),
+        )
+        for level in (0.05, 0.2)
+    ),
+    *(
+        Finding(
+            "(d)",
+            "a quadratic ramp beats constant strength",
+            f"{said}, ramp − constant at {level:g}",
+            SMALL,
+            ahead(ramp, constant, level),
+        )
+        for said, ramp, constant in (
+            ("RWP 0.2", RAMPED, "rwp 0.2"),
+            ("SAM 0.2", "sam 0.2 quadratic 0.5", "sam 0.2"),
+        )
         for level in (0.0, 0.2)
     ),
-    Finding("(d)", "by more the larger the test noise", "RWP 0.2, gain at sigma = 0.2 − gain without noise", SMALL,
-            (At(f"rwp 0.2 {RAMP}", 0.2), At("rwp 0.2", 0.2, -1), At(f"rwp 0.2 {RAMP}", 0, -1), At("rwp 0.2", 0))),
-    Finding("(d)", "quadratic is the best schedule", "RWP 0.2, quadratic − linear, sigma = 0.2", SMALL,
-            (At(f"rwp 0.2 {RAMP}", 0.2), At("rwp 0.2 linear 0.7", 0.2, -1))),
-    Finding("(e)", "larger strength becomes usable under a ramp", "RWP 0.3 − 0.2 with a ramp, less that without, sigma = 0.2",
-            SMALL, (At(f"rwp 0.3 {RAMP}", 0.2), At(f"rwp 0.2 {RAMP}", 0.2, -1), At("rwp 0.3", 0.2, -1), At("rwp 0.2", 0.2))),
-    Falls("(f)", "SGD's perturbed accuracy peaks early and falls", "best epoch − last, held out, sigma = 0.1", SMALL),
-    Finding("(g)", "the same ranking under Laplace noise: RWP above SGD", "RWP 0.2 ramp − SGD, b = 0.1", SMALL,
-            (At(f"rwp 0.2 {RAMP}", 0.1, noise="laplace"), At("sgd", 0.1, -1, noise="laplace"))),
-    Finding("(g)", "the same ranking under Laplace noise: RWP above SAM", "best RWP − best SAM, b = 0.1", SMALL,
-            (At(ALL_RWP, 0.1, noise="laplace"), At(ALL_SAM, 0.1, -1, noise="laplace"))),
-)  # fmt: skip
+    Finding(
+        "(d)",
+        "by more the larger the test noise",
+        "RWP 0.2, the same at 0.2 − at 0",
+        SMALL,
+        (*ahead(RAMPED, "rwp 0.2", 0.2), *behind(ahead(RAMPED, "rwp 0.2", 0))),
+    ),
+    Finding(
+        "(d)",
+        "quadratic is the best schedule",
+        "RWP 0.2, quadratic − linear at 0.2",
+        SMALL,
+        ahead(RAMPED, "rwp 0.2 linear 0.7", 0.2),
+    ),
+    Finding(
+        "(e)",
+        "larger strength becomes usable under a ramp",
+        "RWP 0.3 − 0.2 at 0.2, ramped − constant",
+        SMALL,
+        (*ahead(f"rwp 0.3 {RAMP}", RAMPED, 0.2), *behind(ahead("rwp 0.3", "rwp 0.2", 0.2))),
+    ),
+    Falls("(f)", "SGD's perturbed accuracy peaks early and falls", "best epoch − last, held out, at 0.1", SMALL),
+    Finding(
+        "(g)",
+        "the same ranking under Laplace noise",
+        "RWP 0.2 ramped − SGD at b = 0.1",
+        SMALL,
+        ahead(RAMPED, "sgd", 0.1, "laplace"),
+    ),
+    Finding(
+        "(g)",
+        "the same ranking under Laplace noise",
+        "best RWP − best SAM at b = 0.1",
+        SMALL,
+        ahead(ALL_RWP, ALL_SAM, 0.1, "laplace"),
+    ),
+)
 
 
 def judged(finding: Finding) -> dict[str, object]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from noiserobust.cli import main
+from noiserobust.cli.parsing import checked_settings
 from noiserobust.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def test_commands_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("noiserobust ")]
-    assert len(commands) == 23
+    assert len(commands) == 24
     random = np.random.default_rng(0)
     rows = [f"{g},{g + random.normal()},{t}" for g in range(1, 25) for t in (20, 3600)]
     (tmp_path / "measurements.csv").write_text("\n".join(["target_us,measured_us,time_s", *rows]))
@@ -71,6 +72,15 @@ def test_the_configuration_is_valid(tmp_path, capsys):
     (tmp_path / "rwp.yaml").write_text(block)
     assert main(["train", "--config", str(tmp_path / "rwp.yaml"), "--out", str(tmp_path / "run")]) == 2
     assert "cifar10" in capsys.readouterr().err  # all is well but the missing data
+
+
+def test_the_default_method_is_what_it_is_said_to_stand_for():
+    (block,) = (b for b in blocks("yaml") if "granularity: filter" in b)
+    said = checked_settings(TrainConfig, {"model": "m", "data": "d", **yaml.safe_load(block)}).as_dict()
+    default = TrainConfig("m", "d").as_dict()
+    assert (default["method"].pop("name"), said["method"].pop("name")) == ("robust", "rwp")
+    assert (default["method"]["noise"].pop("name"), said["method"]["noise"].pop("name")) == (None, "gaussian")
+    assert default == said
 
 
 def test_the_grid_is_valid(tmp_path):

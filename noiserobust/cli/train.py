@@ -16,7 +16,8 @@ from noiserobust.log import quiet
 def add_train(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.epilog = examples(
-        "noiserobust train --model digits-mlp --data digits --epochs 5 --seeds 0 1 --out runs/sgd",
+        "noiserobust train --model digits-mlp --data digits --epochs 5 --seeds 0 1 --out runs/robust",
+        "noiserobust train --model digits-mlp --data digits --method.name sgd --epochs 5 --seeds 0 1 --out runs/sgd",
         "noiserobust train --model digits-mlp --data digits --method.name rwp --method.noise.level 0.2 \\\n"
         "--epochs 5 --seeds 0 1 --out runs/rwp",
     )

@@ -60,7 +60,7 @@ def test_the_winner_is_the_best_trial(found):
 
 def test_no_training_is_tried_twice(found):
     table = pd.read_csv(found / "out/trials.csv", dtype=str).iloc[1:]
-    assert not table[["noise", "level", "schedule", "fraction", "share", "clip"]].duplicated().any()
+    assert not table[["noise", "level", "schedule", "fraction", "share", "clip", "average"]].duplicated().any()
 
 
 def test_the_last_comparison_is_on_test_data_and_other_chips(found):

@@ -1,0 +1,74 @@
+"""GPU hours that the grids of the papers' scale take on one H100, estimated from measured epochs.
+
+    python experiments/cost.py
+
+Measured (``sweep/README.md``), batch 128, bf16, 50,000 images of 32x32: an epoch of ResNet-18 takes 4.2 s with SGD,
+11.8 s with SAM (two passes) and 35 s with RWP, whose noise is drawn on one CPU thread. An epoch of another
+network is taken to scale with its multiplications, and the noise with its weights. Evaluations are a few percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import torch
+from recorded import HERE, table
+from torch.utils.flop_counter import FlopCounterMode
+
+from noiserobust.cli.parsing import checked_settings
+from noiserobust.config import TrainConfig
+from noiserobust.models.registry import build_model
+from noiserobust.sweep.plan import EvaluationConfig, read_sweep
+from noiserobust.train.recipe import build_method
+
+EXAMPLES = 50_000
+SGD_SECONDS, SAM_SECONDS = 4.2, 11.8  # of an epoch of ResNet-18
+NOISE_SECONDS = (35 - SGD_SECONDS) / (EXAMPLES // 128) / 11_173_962  # of a step, for each weight
+
+
+@cache
+def size(model: str, classes: int) -> tuple[float, int]:
+    """Return multiplications and additions of an image, and the number of weights."""
+    with torch.device("meta"):
+        network = build_model(model, {"num_classes": classes})
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, 3, 32, 32))
+    return float(counter.get_total_flops()), sum(p.numel() for p in network.parameters())
+
+
+def seconds(config: TrainConfig) -> float:
+    """Return how long a training takes."""
+    flops, weights = size(config.model, int(config.model_args.get("num_classes", 10)))
+    passes = build_method(config.method).passes
+    each = SGD_SECONDS if passes == 1 else SAM_SECONDS / 2
+    epoch = passes * each * flops / size("resnet18", 10)[0]
+    if config.method.adds_noise:
+        epoch += EXAMPLES // config.batch_size * weights * NOISE_SECONDS
+    return config.epochs * epoch
+
+
+def cost(paths: Iterable[Path]) -> list[str]:
+    """Return a table of grids: jobs and GPU hours, those shared by several counted once in the sum."""
+    rows, known = [], {}
+    for path in paths:
+        sweep = read_sweep(
+            path,
+            lambda content: checked_settings(TrainConfig, content),
+            lambda content: checked_settings(EvaluationConfig, content),
+        )
+        hours = {name: seconds(job.config) / 3600 for name, job in sweep.jobs.items()}
+        known |= hours
+        rows.append([path.relative_to(HERE).as_posix(), str(len(hours)), f"{sum(hours.values()):,.0f}"])
+    rows.append(["all, what they share once", str(len(known)), f"{sum(known.values()):,.0f}"])
+    return table(["grid", "trainings", "GPU hours"], rows)
+
+
+def grids() -> list[Path]:
+    """Return the grids of the papers' scale."""
+    return [p for name in ("incorruptible", "rwp", "marwp", "was") for p in sorted((HERE / name).glob("*.yaml"))]
+
+
+if __name__ == "__main__":
+    print("\n".join(cost(grids())))
