@@ -75,7 +75,7 @@ def means(folder: str, noise: str, levels: Sequence[float], rows: Rows, corner: 
 
 
 def _level(symbol: str, level: float) -> str:
-    return {86400: "1 d", 31557600: "1 y"}.get(int(level), f"{level:g}") if symbol == "t" else f"{level:g}"
+    return {1: "1 s", 86400: "1 d", 31557600: "1 y"}.get(int(level), f"{level:g}") if symbol == "t" else f"{level:g}"
 
 
 def published(folder: str, number: int, corner: str = "paper") -> Lines:
@@ -93,6 +93,7 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
 
 
 SMALL = "incorruptible/small/results"
+ABLATION, FINAL, DIGITS = (f"robust/small/{name}" for name in ("ablation", "final", "digits"))
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2)
 RWP, SAM = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)
 
@@ -119,6 +120,40 @@ def schedules() -> dict[str, list[str]]:
     return rows
 
 
+def each(*methods: str) -> dict[str, list[str]]:
+    """Return a row for each method."""
+    return {method: [method] for method in methods}
+
+
+PCM, TIMES = "pcm-nandakumar-2019", (86400.0, 31557600.0)
+AROUND_03 = each(
+    "ramp + clip + average",
+    "no clip",
+    "no ramp",
+    "no average",
+    "no noise",
+    "clip 1.25",
+    "clip 2",
+    "clip 2 tensor",
+    "sigma 0.1",
+    "sigma 0.15",
+    "sigma 0.2",
+    "sigma 0.4",
+    "range",
+    "arwp",
+    "multiplicative",
+)
+RIVALS = each(
+    "robust",
+    "sgd",
+    "rwp 0.2 quadratic 0.7",
+    "rwp 0.3 quadratic 0.7",
+    "sam 0.2 quadratic 0.5",
+    "m-arwp 0.2",
+    "aihwkit 0.06",
+    "aihwkit 0.1",
+)
+
 TABLES: dict[str, Callable[[], Lines]] = {
     "1": lambda: means(SMALL, "gaussian", SIGMAS, constant("rwp", RWP)),
     "2": lambda: means(SMALL, "gaussian", SIGMAS, constant("sam", SAM)),
@@ -126,6 +161,11 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
+    "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
+    "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
+    "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),
+    "final-pcm": lambda: means(FINAL, PCM, TIMES, RIVALS),
+    "digits": lambda: means(DIGITS, PCM, (0.0, 1.0, *TIMES), each("robust", "robust 0.0 0.4", "rwp 0.2", "sgd")),
     **{f"paper-{n}": (lambda n=n: published("incorruptible", n)) for n in range(1, 10)},  # type: ignore[misc]
 }
 """Tables by name."""
