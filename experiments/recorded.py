@@ -125,6 +125,18 @@ def each(*methods: str) -> dict[str, list[str]]:
     return {method: [method] for method in methods}
 
 
+def _hours() -> Lines:
+    from cost import cost, grids
+
+    return cost(grids())
+
+
+def _verdicts() -> Lines:
+    from verdicts import markdown, verdicts
+
+    return markdown(verdicts())
+
+
 PCM, TIMES = "pcm-nandakumar-2019", (86400.0, 31557600.0)
 AROUND_03 = each(
     "ramp + clip + average",
@@ -161,6 +173,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
+    "gpu-hours": _hours,
+    "verdicts": _verdicts,
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
     "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),
