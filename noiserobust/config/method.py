@@ -36,29 +36,30 @@ class ScheduleConfig:
     """How the strength of the perturbation changes over the training.
 
     Args:
-        name: constant, linear, quadratic, power, cosine or off-to-on.
+        name: constant, linear, quadratic, power, cosine or off-to-on; by default quadratic with robust, else constant.
         steps: optimizer steps until full strength, >= 1.
         fraction: the same as a fraction of the training, in (0, 1]; by default 1.
         start: share of the full strength at the first step, in [0, 1], by default 0.
         power: exponent of power, > 0.
     """
 
-    name: str = "constant"
+    name: str | None = None
     steps: int | None = None
     fraction: float | None = None
     start: float | None = None
     power: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("method.schedule.name", self.name, SCHEDULES)
+        if self.name is not None:
+            check_choice("method.schedule.name", self.name, SCHEDULES)
         if self.name == "power" and self.power is None:
             raise InvalidValueError("Expected `method.schedule.power` to be given with schedule 'power', but got None")
         for setting in ("steps", "fraction", "start", "power"):
             given = getattr(self, setting) is not None
-            if given and (self.name == "constant" or (setting == "power" and self.name != "power")):
+            if given and (self.name in (None, "constant") or (setting == "power" and self.name != "power")):
                 raise InvalidValueError(
-                    f"Expected `method.schedule.{setting}` to be left out with schedule {self.name!r}, but got "
-                    f"{getattr(self, setting)!r}"
+                    f"Expected `method.schedule.{setting}` to be left out with schedule {self.name or 'constant'!r}, "
+                    f"but got {getattr(self, setting)!r}"
                 )
 
 
@@ -128,7 +129,8 @@ class MethodConfig:
             check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
         # A setting of another method would be ignored without a word.
         for setting, methods in _METHODS_OF_SETTING.items():
-            if getattr(self, setting) != unset(self, setting) and self.name not in methods:
+            given = getattr(self, setting) not in (unset(self, setting), ScheduleConfig("constant"))
+            if given and self.name not in methods:
                 wanted = ", ".join(methods)
                 raise InvalidValueError(
                     f"Expected `method.{setting}` to be given with method.name {wanted} only, but got {self.name!r}"

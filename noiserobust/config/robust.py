@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from noiserobust.config.method import NoiseConfig, ScheduleConfig
+from noiserobust.config.method import MethodConfig, NoiseConfig, ScheduleConfig
+from noiserobust.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from noiserobust.config.training import TrainConfig
@@ -26,18 +27,40 @@ def completed(config: TrainConfig) -> TrainConfig:
     average over about the last 100 steps. What each part is worth: ``experiments/robust``.
     """
     method, clip, average = config.method, config.clip, config.average
-    noise = method.noise
-    if noise.level is None and method.level_range is None:
-        noise = replace(noise, level=LEVELS.get(noise.name or "gaussian"))
-    schedule = SCHEDULE if method.schedule == ScheduleConfig() else method.schedule
+    schedule = SCHEDULE if method.schedule.name is None else method.schedule
     if clip.weight_stds is None and clip.weight_value is None:
-        clip = replace(clip, weight_stds=WEIGHT_STDS, granularity=GRANULARITY)
+        clip = replace(clip, weight_stds=WEIGHT_STDS)
+    if clip.granularity is None and clip.weight_stds:
+        clip = replace(clip, granularity=GRANULARITY)
     if average.decay is None:
         average = replace(average, decay=DECAY)
-    return replace(config, method=replace(method, noise=noise, schedule=schedule), clip=clip, average=average)
+    return replace(
+        config, method=replace(method, noise=noise_of(method), schedule=schedule), clip=clip, average=average
+    )
+
+
+def noise_of(method: MethodConfig) -> NoiseConfig:
+    """Return the noise that is trained with.
+
+    Raises:
+        InvalidValueError: if its level is not given, and there is no default for its reference.
+    """
+    noise = method.noise
+    if noise.level is not None or method.level_range is not None or _name(noise) not in LEVELS:
+        return noise
+    if noise.reference not in (None, "max"):
+        raise InvalidValueError(
+            f"Expected `method.noise.level` to be given with reference {noise.reference!r}, but got None"
+        )
+    return replace(noise, level=LEVELS[_name(noise)])
 
 
 def expected(noise: NoiseConfig) -> NoiseConfig:
     """Return the noise that a network trained with ``robust`` under ``noise`` is meant for: of half the level."""
-    known = (noise.name or "gaussian") in LEVELS and isinstance(noise.level, int | float)
-    return replace(noise, level=float(noise.level) / 2) if known else noise  # type: ignore[arg-type]
+    if _name(noise) in LEVELS and isinstance(noise.level, int | float):
+        return replace(noise, level=float(noise.level) / 2)
+    return noise
+
+
+def _name(noise: NoiseConfig) -> str:
+    return noise.name or "gaussian"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from noiserobust.config.method import ROBUST, MethodConfig, NoiseConfig, unset
-from noiserobust.config.robust import completed, expected
+from noiserobust.config.robust import completed, expected, noise_of
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 
 PRECISIONS = ("fp32", "bf16")
@@ -78,25 +78,26 @@ class ClipConfig:
 
     Args:
         grad_norm: of the norm of the gradient that updates, > 0.
-        weight_stds: of the weights in the crossbar after each step, in standard deviations of each tensor, > 0.
+        weight_stds: of the weights in the crossbar after each step, in standard deviations of each tensor, >= 0; 0 for
+            none. By default 1.5 with method robust, else none.
         weight_value: the same in units of the weights, > 0.
-        granularity: tensor, or filter: weight_stds is then in root mean squares of each filter.
+        granularity: tensor, or filter: weight_stds is then in root mean squares of each filter. By default filter with
+            method robust, else tensor.
     """
 
     grad_norm: float | None = None
     weight_stds: float | None = None
     weight_value: float | None = None
-    granularity: str = "tensor"
+    granularity: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("grad_norm", "weight_stds", "weight_value"):
+        for name in ("grad_norm", "weight_value"):
             if getattr(self, name) is not None:
                 check_number(f"clip.{name}", getattr(self, name), above=0)
-        check_choice("clip.granularity", self.granularity, CLIP_GRANULARITIES)
-        if self.granularity != "tensor" and self.weight_stds is None:
-            raise InvalidValueError(
-                f"Expected `clip.granularity` to be given with `clip.weight_stds` only, but got {self.granularity!r}"
-            )
+        if self.weight_stds is not None:
+            check_number("clip.weight_stds", self.weight_stds, minimum=0)
+        if self.granularity is not None:
+            check_choice("clip.granularity", self.granularity, CLIP_GRANULARITIES)
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,15 @@ class AverageConfig:
     """The average of the weights over past steps, which is what is evaluated and written; training does not see it.
 
     Args:
-        decay: share of the average that each step keeps, in (0, 1); 0.99 averages over about 100 steps. By default
-            there is no average.
+        decay: share of the average that each step keeps, in [0, 1), less at first: 0.99 averages over about 100 steps,
+            or the last tenth of those there were. 0 for no average. By default 0.99 with method robust, else none.
     """
 
     decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay is not None and check_number("average.decay", self.decay, above=0) >= 1:
-            raise InvalidValueError(f"Expected `average.decay` to be in (0, 1), but got {self.decay!r}")
+        if self.decay is not None and check_number("average.decay", self.decay, minimum=0) >= 1:
+            raise InvalidValueError(f"Expected `average.decay` to be in [0, 1), but got {self.decay!r}")
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,12 @@ class TrainConfig:
     record: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
+        if self.clip.granularity == "filter" and not self.clip.weight_stds and self.method.name != ROBUST:
+            raise InvalidValueError(
+                "Expected `clip.granularity` to be given with `clip.weight_stds` only, but got 'filter'"
+            )
+        if self.method.name == ROBUST:
+            noise_of(self.method)
         check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_integer("epochs", self.epochs, minimum=1)
@@ -245,8 +252,19 @@ class TrainConfig:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")
 
     def resolved(self) -> TrainConfig:
-        """Return the training with the settings of its method, where that has some for what is not given."""
-        return completed(self) if self.method.name == ROBUST else self
+        """Return the training with what is not given as it is used, which depends on the method."""
+        config = completed(self) if self.method.name == ROBUST else self
+        schedule = replace(config.method.schedule, name=config.method.schedule.name or "constant")
+        return replace(
+            config,
+            method=replace(config.method, schedule=schedule),
+            clip=replace(
+                config.clip,
+                weight_stds=config.clip.weight_stds or None,
+                granularity=config.clip.granularity or "tensor",
+            ),
+            average=replace(config.average, decay=config.average.decay or None),
+        )
 
     @property
     def selection_noise(self) -> NoiseConfig:

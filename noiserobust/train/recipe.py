@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -54,21 +55,30 @@ def build_schedule(config: ScheduleConfig) -> Schedule:
         InvalidValueError: if a setting is out of range.
     """
     settings = _given(steps=config.steps, fraction=config.fraction, start=config.start, power=config.power)
-    return SCHEDULES[config.name](**settings)
+    return SCHEDULES[config.name or "constant"](**settings)
 
 
 def build_weight_clip(config: ClipConfig) -> WeightClip | None:
     """Return the limit of the weights, or None."""
-    if config.weight_stds is None and config.weight_value is None:
+    if not config.weight_stds and config.weight_value is None:
         return None
-    return WeightClip(config.weight_stds, config.weight_value, config.granularity)
+    return WeightClip(config.weight_stds or None, config.weight_value, config.granularity or "tensor")
 
 
 def build_average(config: AverageConfig, model: nn.Module) -> AveragedModel | None:
-    """Return the average of a model's weights and of its normalisation statistics, or None."""
-    if config.decay is None:
+    """Return the average of a model's weights and of its normalisation statistics, or None.
+
+    After n steps it has kept ``min(decay, (1 + n) / (10 + n))`` of itself: the first steps, which are the worst, would
+    else be most of it for as long as it averages over.
+    """
+    if not config.decay:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=partial(_average, config.decay), use_buffers=True)
+
+
+def _average(decay: float, averaged: Any, current: Any, number: Tensor | int) -> None:
+    steps = int(number)
+    get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, number)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:

@@ -40,10 +40,11 @@ def fit(config: TrainConfig, score=None) -> tuple[Trainer, list[dict[str, Tensor
 
 
 def average(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """``a <- d a + (1 - d) w`` from the first step on, in float64."""
+    """``a <- d a + (1 - d) w`` from the first step on, d being less at first, in float64."""
     kept = {name: value.double() for name, value in states[0].items()}
-    for state in states[1:]:
-        kept = {name: DECAY * value + (1 - DECAY) * state[name].double() for name, value in kept.items()}
+    for number, state in enumerate(states[1:], start=1):
+        decay = min(DECAY, (1 + number) / (10 + number))
+        kept = {name: decay * value + (1 - decay) * state[name].double() for name, value in kept.items()}
     return kept
 
 
@@ -94,7 +95,7 @@ def test_it_is_what_is_written(tmp_path: Path) -> None:
     assert not same_bits(files["plain"]["last"], files["averaged"]["last"])
 
 
-@pytest.mark.parametrize("decay", [0, 1, -0.1, float("nan")])
+@pytest.mark.parametrize("decay", [1, -0.1, float("nan")])
 def test_the_decay_is_a_share(decay: float) -> None:
     with pytest.raises(InvalidValueError, match=r"Expected `average\.decay` to be "):
         AverageConfig(decay)

@@ -61,9 +61,9 @@ def test_what_is_written_down_says_all_of_it() -> None:
     [
         {"method": MethodConfig("robust", noise=NoiseConfig(level=0.1))},
         {"method": MethodConfig("robust", schedule=ScheduleConfig("linear"))},
+        {"method": MethodConfig("robust", schedule=ScheduleConfig("constant"))},
         {"method": MethodConfig("robust", level_range=[0.1, 0.4])},
-        {"clip": ClipConfig(weight_stds=2.5)},
-        {"clip": ClipConfig(weight_value=0.5)},
+        {"clip": ClipConfig(weight_stds=2.5, granularity="tensor")},
         {"average": AverageConfig(0.9)},
     ],
 )
@@ -77,11 +77,6 @@ def test_what_is_given_counts(given: dict[str, object]) -> None:
             assert {k: found[k] for k in wanted} == wanted
         else:
             assert getattr(config, name) == value
-
-
-def test_grad_norm_goes_with_the_clipping_of_weights() -> None:
-    config = TrainConfig("own", "own", method=MethodConfig("robust"), clip=ClipConfig(grad_norm=1.0))
-    assert config.resolved().clip == ClipConfig(grad_norm=1.0, weight_stds=1.5, granularity="filter")
 
 
 @pytest.mark.parametrize(
@@ -102,8 +97,43 @@ def test_the_best_epoch_is_selected_at_half_the_level(noise: NoiseConfig, level:
 
 def test_another_method_has_none_of_its_settings() -> None:
     plain = replace(ROBUST, method=MethodConfig("sgd"))
-    assert plain.resolved() is plain
     assert (plain.clip, plain.average) == (ClipConfig(), AverageConfig())
+    assert plain.resolved().clip == ClipConfig(granularity="tensor")
+    assert plain.resolved().average == AverageConfig()
+    assert plain.resolved().method.schedule == ScheduleConfig("constant")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (ClipConfig(weight_stds=2.0), ClipConfig(weight_stds=2.0, granularity="filter")),
+        (ClipConfig(granularity="tensor"), ClipConfig(weight_stds=1.5, granularity="tensor")),
+        (ClipConfig(weight_value=0.5), ClipConfig(weight_value=0.5, granularity="tensor")),
+        (ClipConfig(weight_stds=0), ClipConfig(granularity="tensor")),
+        (ClipConfig(grad_norm=1.0), ClipConfig(grad_norm=1.0, weight_stds=1.5, granularity="filter")),
+    ],
+)
+def test_clipping_is_completed_setting_by_setting_and_can_be_left_out(given: ClipConfig, used: ClipConfig) -> None:
+    assert replace(ROBUST, clip=given).resolved().clip == used
+
+
+def test_the_average_can_be_left_out() -> None:
+    config = replace(ROBUST, average=AverageConfig(0))
+    assert config.resolved().average == AverageConfig()
+    assert "average" not in config.as_dict()
+
+
+def test_a_level_of_another_reference_has_to_be_given() -> None:
+    for reference in ("l2", "absolute", "std"):
+        noise = NoiseConfig(reference=reference)
+        with pytest.raises(InvalidValueError, match=f"`method.noise.level` to be given with reference '{reference}'"):
+            replace(ROBUST, method=MethodConfig("robust", noise=noise))
+        replace(ROBUST, method=MethodConfig("robust", noise=replace(noise, level=0.01)))
+
+
+def test_clipping_by_filter_alone_means_nothing_to_others() -> None:
+    with pytest.raises(InvalidValueError, match=r"`clip\.granularity` to be given with `clip\.weight_stds` only"):
+        replace(ROBUST, method=MethodConfig("rwp"), clip=ClipConfig(granularity="filter"))
 
 
 def test_figures_know_it() -> None:

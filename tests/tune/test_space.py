@@ -62,7 +62,7 @@ def test_what_is_searched_is_not_that_of_the_base():
 
 
 @pytest.mark.parametrize(
-    ("clip", "stds", "granularity"), [("none", None, "tensor"), ("2.5", 2.5, "tensor"), ("1.5 filter", 1.5, "filter")]
+    ("clip", "stds", "granularity"), [("none", None, None), ("2.5", 2.5, "tensor"), ("1.5 filter", 1.5, "filter")]
 )
 def test_clips_and_averages_are_what_they_are_called(clip, stds, granularity):
     config = SPACE.config({**ORDINARY, "clip": clip, "average": "0.99"})

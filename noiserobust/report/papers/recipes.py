@@ -13,7 +13,7 @@ from noiserobust.times import format_time, parse_time
 FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was", ROBUST)
 """Names of methods in the order of figures; what is not known comes last."""
 
-ASCENDING, NOISY = ("sam", "asam"), ("rwp", "arwp")
+ASCENDING, NOISY = ("sam", "asam"), (ROBUST, "rwp", "arwp")
 
 _DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22, "robust": 0.2}
 _PLAIN_NOISES = {"gaussian": "σ", "laplace": "b"}
@@ -110,9 +110,9 @@ def selection_noise(configuration: Mapping[str, Any]) -> str:
     """Return the noise under which the held-out accuracy was taken, such as ``gaussian 0.05``."""
     method, noise = _group(configuration, "method"), _group(_group(configuration, "select"), "noise")
     own = False
-    if not any(v is not None for v in noise.values()) and method.get("name") in (*NOISY, ROBUST):
+    if not any(v is not None for v in noise.values()) and method.get("name") in NOISY:
         own, span, noise = True, method.get("level_range"), _group(method, "noise")
-        if isinstance(span, list) and span and noise.get("level") is None:
+        if isinstance(span, list) and span:
             noise = {**noise, "level": span[-1]}
     name = noise.get("name") or "gaussian"
     level = noise.get("level")
