@@ -2,8 +2,8 @@
 
     python experiments/record.py runs/cifar experiments/incorruptible/small/results --config experiments/.../table1.yaml
 
-Evaluations of one noise and one network become one, ``RESULTS/evaluate/<noise>``, as a single ``noiserobust evaluate``
-of all weights would have left it; trainings of one configuration become one with all train seeds,
+Evaluations of one name and network become one, ``RESULTS/evaluate/<name>``, as a single ``noiserobust evaluate`` of all
+weights would have left it; trainings of one configuration become one with all train seeds,
 ``RESULTS/train/<name>``. What is there of other jobs stays.
 """
 
@@ -34,7 +34,7 @@ EVALUATIONS, TRAININGS = "evaluate", "train"
 
 @dataclass
 class Whole:
-    """Evaluations of one noise and one network.
+    """Evaluations of one name and one network.
 
     Args:
         manifest: of the first of them.
@@ -47,18 +47,25 @@ class Whole:
     rows: dict[str, list[Row]] = field(default_factory=dict)
 
     def add(self, folder: Path) -> None:
-        """Add an evaluation; of weights that are there already what is known stays."""
+        """Add an evaluation; of weights that are there already what is known stays.
+
+        Raises:
+            InvalidValueError: if a file had other weights.
+        """
         for entry in read_json(folder / MANIFEST_FILE)["configuration"]["weights"]:
-            if entry["file"] not in self.weights:
-                self.weights[entry["file"]] = entry
-                self.rows[entry["file"]] = [row for row in read_rows(folder) if row["weights"] == entry["file"]]
+            file = entry["file"]
+            if file not in self.weights:
+                self.weights[file] = entry
+                self.rows[file] = [row for row in read_rows(folder) if row["weights"] == file]
+            elif self.weights[file]["sha256"] != entry["sha256"]:
+                raise InvalidValueError(f"Expected {file} of {folder} to have the weights recorded, but it has others")
 
     def write(self, out: Path) -> None:
         """Write all of them in place of what is there, methods together and train seeds ascending."""
         methods = list(dict.fromkeys(entry["method"] for entry in self.weights.values()))
         order = sorted(self.weights.values(), key=lambda e: (methods.index(e["method"]), e["train_seed"]))
         configuration = {**self.manifest["configuration"], "weights": order}
-        fresh = out.with_name(f".{out.name}.new")
+        fresh, old = (out.with_name(f".{out.name}.{word}") for word in ("new", "old"))
         shutil.rmtree(fresh, ignore_errors=True)
         with DrawStore(fresh, configuration, self.manifest["environment"], self.manifest["kind"]) as store:
             if "settled" in self.manifest:
@@ -69,39 +76,42 @@ class Whole:
             store.finish(summarize(as_frame(store.rows)))
         for lock in fresh.glob(".lock"):
             lock.unlink()
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
         fresh.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def name_of(configuration: dict[str, Any]) -> str:
-    """Return what an evaluation is called: its noise, and what the network is built with."""
-    noise = configuration["noise"]
-    kind = noise.get("profile") or noise["kind"]
-    if isinstance(kind, dict):
-        kind = kind["name"]
-    return "-".join([str(kind), *(f"{k}{v}" for k, v in sorted(configuration.get("model_args", {}).items()))])
+def place_of(name: str, configuration: dict[str, Any]) -> str:
+    """Return where evaluations are: under their name in the sweep, and what the network is built with."""
+    return "-".join([name, *(f"{k}{v}" for k, v in sorted(configuration.get("model_args", {}).items()))])
 
 
-def record_evaluations(folders: Iterable[Path], results: Path) -> None:
-    """Join evaluations, those in ``results`` included.
+def record_evaluations(folders: Iterable[tuple[str, Path]], results: Path) -> None:
+    """Join evaluations, each with its name, and those in ``results``.
 
     Raises:
-        InvalidValueError: if two that would have one name were made otherwise.
+        InvalidValueError: if two of one name were made otherwise.
     """
     wholes: dict[str, Whole] = {}
-    kept = sorted((results / EVALUATIONS).glob(f"*/{MANIFEST_FILE}"))
-    for folder in [*(path.parent for path in kept), *folders]:
-        manifest = read_json(folder / MANIFEST_FILE)
-        name = name_of(manifest["configuration"])
-        whole = wholes.setdefault(name, Whole(manifest))
-        known, found = ({**m["configuration"], "weights": None} for m in (whole.manifest, manifest))
-        if known != found:
-            differing = [key for key in known | found if known.get(key) != found.get(key)]
-            raise InvalidValueError(f"Expected {folder} to be made as the other {name}, but it differs in {differing}")
+    found = [(place_of(name, _configuration(folder)), folder) for name, folder in folders]
+    kept = [(place, results / EVALUATIONS / place) for place in dict.fromkeys(place for place, _ in found)]
+    for place, folder in [*(k for k in kept if (k[1] / MANIFEST_FILE).is_file()), *found]:
+        whole = wholes.setdefault(place, Whole(read_json(folder / MANIFEST_FILE)))
+        known, new = ({**c, "weights": None} for c in (whole.manifest["configuration"], _configuration(folder)))
+        if known != new:
+            differing = [key for key in known | new if known.get(key) != new.get(key)]
+            raise InvalidValueError(f"Expected {folder} to be made as the other {place}, but it differs in {differing}")
         whole.add(folder)
-    for name, whole in wholes.items():
+    for place, whole in wholes.items():
         (results / EVALUATIONS).mkdir(parents=True, exist_ok=True)
-        whole.write(results / EVALUATIONS / name)
+        whole.write(results / EVALUATIONS / place)
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    configuration: dict[str, Any] = read_json(folder / MANIFEST_FILE)["configuration"]
+    return configuration
 
 
 def record_training(folder: Path, job: Job, results: Path) -> None:
@@ -121,8 +131,9 @@ def record_training(folder: Path, job: Job, results: Path) -> None:
 def record(sweep: Sweep, out: Path, results: Path, names: Sequence[str] | None = None) -> int:
     """Record the finished jobs of a sweep, and some or all evaluations of each; return how many jobs there are."""
     jobs = [job for job in sweep.jobs.values() if state_of(out, job, sweep).word == FINISHED]
-    evaluations = [e for name, e in sweep.evaluations.items() if names is None or name in names]
-    record_evaluations([evaluation_folder(out, job.name, e) for e in evaluations for job in jobs], results)
+    evaluations = {name: e for name, e in sweep.evaluations.items() if names is None or name in names}
+    folders = [(name, evaluation_folder(out, job.name, e)) for name, e in evaluations.items() for job in jobs]
+    record_evaluations(folders, results)
     for job in jobs:
         record_training(training_folder(out, job.name), job, results)
     return len(jobs)

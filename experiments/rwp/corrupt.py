@@ -39,6 +39,12 @@ def _blur(x: Tensor, sigma: float) -> Tensor:
     return filters.gaussian_blur2d(x, 9, (sigma, sigma))
 
 
+def _median(x: Tensor, times: float) -> Tensor:
+    for _ in range(int(times)):
+        x = filters.median_blur(x, 3)
+    return x
+
+
 def _jpeg(x: Tensor, quality: float) -> Tensor:
     return enhance.jpeg_codec_differentiable(x, torch.full((len(x),), quality))
 
@@ -47,8 +53,8 @@ CORRUPTIONS: Mapping[str, tuple[Callable[[Tensor, float], Tensor], Sequence[floa
     "gaussian noise": (lambda x, s: RandomGaussianNoise(std=s, p=1)(x), (0.04, 0.06, 0.08, 0.10, 0.14)),
     "salt and pepper": (lambda x, s: RandomSaltAndPepperNoise(amount=(s, s), p=1)(x), (0.01, 0.03, 0.05, 0.08, 0.12)),
     "gaussian blur": (_blur, (0.4, 0.6, 0.8, 1.1, 1.5)),
-    "motion blur": (lambda x, s: filters.motion_blur(x, int(s), 45.0, 0.0), (3, 3, 5, 7, 9)),
-    "median": (lambda x, s: filters.median_blur(x, int(s)), (3, 3, 3, 5, 5)),
+    "motion blur": (lambda x, s: filters.motion_blur(x, int(s), 30.0, 0.0, mode="bilinear"), (3, 5, 7, 9, 11)),
+    "median": (_median, (1, 2, 3, 5, 8)),
     "brightness": (lambda x, s: enhance.adjust_brightness(x, s), (0.05, 0.1, 0.2, 0.3, 0.4)),
     "contrast": (lambda x, s: enhance.adjust_contrast(x, s), (0.8, 0.6, 0.45, 0.3, 0.2)),
     "saturation": (lambda x, s: enhance.adjust_saturation(x, s), (0.5, 0.25, 0.0, 3.0, 5.0)),

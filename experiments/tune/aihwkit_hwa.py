@@ -64,6 +64,7 @@ from noiserobust.config import (
     MethodConfig,
     NoiseConfig,
     OptimizerConfig,
+    RecordConfig,
     SelectConfig,
     TrainConfig,
 )
@@ -274,6 +275,8 @@ def train_seeds(config: TrainConfig, hwa: Hwa, seeds: Sequence[int], out: Path) 
     Raises:
         NoiseRobustError: if ``out`` holds another configuration, or cannot be written to.
     """
+    plain = {"method": MethodConfig("sgd"), "clip": ClipConfig(), "average": AverageConfig()}
+    config = replace(config, compile=False, channels_last=False, record=RecordConfig(), **plain)
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
     data = load_data(config.data, "train")
     if not isinstance(data, ArrayData):
@@ -303,7 +306,12 @@ def _training(path: Path | None) -> TrainConfig:
     if path is not None:
         content = read_settings(path)
         config = checked_settings(TrainConfig, content.get("base", content))
-        return replace(config, method=MethodConfig("sgd"), clip=ClipConfig(), average=AverageConfig(), compile=False)
+        undone = {"optimizer.name": config.optimizer.name != "sgd", "optimizer.nesterov": config.optimizer.nesterov}
+        undone |= {"augment.cutout": config.augment.cutout > 0, "accumulate": config.accumulate > 1}
+        undone |= {"precision": config.precision != "fp32", "clip.grad_norm": config.clip.grad_norm is not None}
+        for name in (name for name, given in undone.items() if given):
+            raise InvalidValueError(f"Expected `{name}` of {path} to be left out, but it is given, and not done here")
+        return config
     return TrainConfig(
         MODEL,
         DATA,

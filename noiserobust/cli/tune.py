@@ -25,7 +25,8 @@ def add_tune(parser: ArgumentParser) -> None:
         "--config",
         type=Path,
         required=True,
-        help="YAML file with settings of train; its epochs are the budget of each trial, its method does not count",
+        help="YAML file with settings of train; its epochs are the budget of each trial, its method, "
+        "clipping of weights and average do not count",
     )
     parser.add_argument("--trials", type=int, default=24, help="how many, >= 1; default: 24")
     parser.add_argument(

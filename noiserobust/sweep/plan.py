@@ -192,15 +192,19 @@ def read_sweep(
             raise unknown_name("key", key, _KEYS)
     base = _mapping(content.get("base", {}), "base", path)
     evaluations = {
-        name: parse_evaluation(_mapping(settings, f"evaluate.{name}", path))
+        _folder_name(name, "evaluate", path): parse_evaluation(_mapping(settings, f"evaluate.{name}", path))
         for name, settings in _named(content.get("evaluate"), path).items()
     }
     found = _seeds(content.get("seeds", [0]) if seeds is None else list(seeds))
     jobs = make_jobs(base, expand(content.get("grid", {})), found, parse_training)
-    name = content.get("name", path.stem)
-    if not isinstance(name, str) or Path(name).name != name or name in (JOBS_FOLDER, "..", ""):
-        raise InvalidValueError(f"Expected `name` of {path} to be the name of a folder, but got {name!r}")
+    name = _folder_name(content.get("name", path.stem), "name", path)
     return Sweep(name, jobs, evaluations, _criteria(content.get("report", {}), path))
+
+
+def _folder_name(name: Any, what: str, path: Path) -> str:
+    if not isinstance(name, str) or Path(name).name != name or name in (JOBS_FOLDER, "..", ""):
+        raise InvalidValueError(f"Expected `{what}` of {path} to be the name of a folder, but got {name!r}")
+    return name
 
 
 def make_jobs(

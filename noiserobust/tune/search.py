@@ -32,7 +32,7 @@ from noiserobust.sweep.plan import EvaluationConfig, Job, Sweep, training_folder
 from noiserobust.sweep.run import SweepResult, check, run_sweep
 from noiserobust.times import write_time
 from noiserobust.train.runs import BEST_FILE
-from noiserobust.tune.space import EQUIVALENT, ORDINARY, PLAIN, TUNED, Space, settings_of
+from noiserobust.tune.space import AVERAGES, CLIPS, EQUIVALENT, ORDINARY, PLAIN, TUNED, Space, settings_of
 from noiserobust.tune.trials import (
     COMPLETE,
     TRIALS_FOLDER,
@@ -56,7 +56,8 @@ class TuneConfig:
     """A search.
 
     Args:
-        base: the training that is to be improved; its method does not count, its passes are the budget of each trial.
+        base: the training that is to be improved; its method, clipping of weights and average do not count, its passes
+            are the budget of each trial.
         device: a profile's name, or FILE.yaml.
         t: time since programming that is tuned for, such as ``1d``.
         trials: how many, >= 1, beside the plain training.
@@ -95,9 +96,11 @@ class TuneConfig:
     def describe(self) -> dict[str, Any]:
         """Return everything that determines the search, JSON-able."""
         base = replace(self.base, label=None).as_dict()
+        space = {"clips": list(CLIPS), "averages": list(AVERAGES)}  # of earlier versions it was another
         own = ("device", "t", "trials", "together", "trial_seeds", "draws", "prune")
         return {
             "base": base,
+            "space": space,
             **{n: getattr(self, n) for n in own},
             "seeds": list(self.seeds),
             "times": list(self.times),

@@ -18,7 +18,7 @@ def images(number: int = 6) -> np.ndarray:
     grid = np.linspace(0, np.pi, 32)
     waves = [np.sin((1 + k) * grid)[:, None] * np.cos(k * grid)[None] for k in range(number)]
     colours = np.stack([np.stack([w, w**2, 1 - w], -1) for w in waves])
-    return np.round(255 * (0.1 + 0.8 * (colours - colours.min()) / np.ptp(colours))).astype(np.uint8)
+    return np.round(255 * (colours - colours.min()) / np.ptp(colours)).astype(np.uint8)
 
 
 def distance(name: str, severity: int) -> float:
@@ -30,7 +30,10 @@ def test_a_corruption_is_repeated_and_grows(name: str) -> None:
     first = corrupt.corrupted(images(), name, 5)
     assert (first.shape, first.dtype) == (images().shape, np.uint8)
     np.testing.assert_array_equal(first, corrupt.corrupted(images(), name, 5))
-    assert distance(name, 1) < distance(name, 5)
+    distances = [distance(name, severity) for severity in corrupt.SEVERITIES]
+    assert distances[0] < distances[-1]
+    pictures = [corrupt.corrupted(images(), name, severity).tobytes() for severity in corrupt.SEVERITIES[1:]]
+    assert len(set(pictures)) == len(pictures)
 
 
 def test_gaussian_noise_has_its_standard_deviation() -> None:

@@ -101,6 +101,28 @@ def test_some_evaluations_can_be_left_out(swept, tmp_path):
     assert [p.name for p in (results / "evaluate").iterdir()] == ["laplace"]
 
 
+def test_what_an_interrupted_recording_has_left_does_not_count(swept, tmp_path):
+    import shutil
+
+    results = recorded(swept, tmp_path / "results")
+    before = files(results)
+    left = results / "evaluate/.gaussian.new"
+    shutil.copytree(results / "evaluate/gaussian", left)
+    draws = (left / "draws.csv").read_text().splitlines(keepends=True)
+    (left / "draws.csv").write_text("".join(draws[:-3]))
+    assert files(recorded(swept, results)) == before
+
+
+def test_other_weights_of_the_same_job_are_refused(swept, tmp_path):
+    results = recorded(swept, tmp_path / "results")
+    manifest = results / "evaluate/gaussian/manifest.json"
+    content = json.loads(manifest.read_text())
+    content["configuration"]["weights"][0]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(InvalidValueError, match="to have the weights recorded, but it has others"):
+        recorded(swept, results)
+
+
 def test_what_was_made_otherwise_is_refused(swept, tmp_path):
     results = recorded(swept, tmp_path / "results")
     manifest = results / "evaluate/gaussian/manifest.json"
