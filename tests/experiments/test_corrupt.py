@@ -14,11 +14,12 @@ corrupt = load("rwp/corrupt")
 
 
 def images(number: int = 6) -> np.ndarray:
-    """Return smooth coloured images."""
+    """Return waves of colours with a grain."""
     grid = np.linspace(0, np.pi, 32)
     waves = [np.sin((1 + k) * grid)[:, None] * np.cos(k * grid)[None] for k in range(number)]
     colours = np.stack([np.stack([w, w**2, 1 - w], -1) for w in waves])
-    return np.round(255 * (colours - colours.min()) / np.ptp(colours)).astype(np.uint8)
+    grain = np.random.default_rng(0).normal(0, 25, colours.shape)
+    return np.clip(255 * (colours - colours.min()) / np.ptp(colours) + grain, 0, 255).astype(np.uint8)
 
 
 def distance(name: str, severity: int) -> float:

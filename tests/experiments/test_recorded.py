@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from test_grids import sweep
 from test_record import EXPERIMENTS, load
 
+from noiserobust.errors import InvalidValueError
 from noiserobust.results.schema import DRAW_COLUMNS
 
 recorded, verdicts = load("recorded"), load("verdicts")
@@ -102,6 +103,42 @@ def test_a_verdict_is_where_the_interval_lies(planted, shift: float, verdict: st
     assert verdicts.judged(finding(*verdicts.ahead("a", "b", 0.1)))["verdict"] == verdict
 
 
-def test_every_finding_of_the_note_is_judged() -> None:
+def test_p_is_after_holm(planted) -> None:
+    planted["a", 0, 0.1] = [60.0, 63.0]
+    one = finding(*verdicts.ahead("a", "b", 0.1))
+    table = verdicts.verdicts([one, finding(*verdicts.behind(one.parts))])
+    assert table["p"].tolist() == pytest.approx([min(2 * verdicts.judged(one)["p"], 1)] * 2)
+
+
+def test_a_method_that_is_not_recorded_is_named(planted) -> None:
+    with pytest.raises(InvalidValueError, match=r"Expected d to be recorded in folder at gaussian 0\.1"):
+        verdicts.judged(finding(*verdicts.ahead("a", ["b", "d"], 0.1)))
+
+
+@pytest.mark.parametrize(("method", "sign", "expected"), [("sgd", 1, 9.5), ("rwp", -1, 21.0)])
+def test_a_fall_is_from_the_middle_to_the_end(tmp_path, monkeypatch, method, sign, expected) -> None:
+    curves = {"sgd": [[30, 40, 50, 45, 39, 41], [30, 40, 52, 55, 39, 42]], "rwp": [[10, 20, 20, 30, 40, 41]] * 2}
+    for name, seeds in curves.items():
+        (tmp_path / "f/train" / name).mkdir(parents=True)
+        (tmp_path / "f/train" / name / "manifest.json").write_text(f'{{"configuration": {{"label": "{name}"}}}}')
+        for seed, curve in enumerate(seeds):
+            rows = pd.DataFrame({"epoch": range(1, 7), "steps": range(1, 7), "held_out_perturbed_accuracy": curve})
+            rows = rows.assign(train_loss=1.0, held_out_accuracy=60.0, best=True, seconds=1.0)
+            (tmp_path / "f/train" / name / f"seed{seed}").mkdir()
+            rows.to_csv(tmp_path / "f/train" / name / f"seed{seed}/metrics.csv", index=False)
+    monkeypatch.setattr(verdicts, "HERE", tmp_path)
+    row = verdicts.judged(verdicts.Falls("(f)", "a claim", "said", "f", (), method, sign))
+    assert (row["difference"], row["n_seeds"]) == (expected, 2)
+
+
+def test_every_finding_is_of_methods_that_its_grids_have() -> None:
+    labels = set()
+    for number in (1, 2, 3, 8, 9):
+        path = EXPERIMENTS / f"incorruptible/small/table{number}.yaml"
+        labels |= {job.method for job in sweep(path).jobs.values()}
     assert {f.name for f in verdicts.FINDINGS} >= {f"({letter})" for letter in "abcdefg"}
-    assert "recorded" in sys.modules
+    asked = {
+        m for f in verdicts.FINDINGS for p in f.parts for m in ([p.method] if isinstance(p.method, str) else p.method)
+    }
+    assert asked <= labels
+    assert {f.method for f in verdicts.FINDINGS if isinstance(f, verdicts.Falls)} <= labels
