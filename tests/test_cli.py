@@ -316,7 +316,11 @@ class TestTrain:
                 ["--method.name", "sam", "--method.noise.level", "0.3"],
                 ["`method.noise`", "rwp, arwp, was only", "'sam'"],
             ),
-            (["--method.noise.name", "laplace"], ["`method.noise`", "rwp, arwp, was only", "'sgd'"]),
+            (
+                ["--method.name", "sgd", "--method.noise.name", "laplace"],
+                ["`method.noise`", "rwp, arwp, was only", "'sgd'"],
+            ),
+            (["--method.noise.reference", "l2"], ["`method.noise.level` to be given", "'l2'"]),
             (["--method.name", "rwp", "--method.rho", "0.1"], ["`method.rho`", "sam, asam only", "'rwp'"]),
             (["--method.draws", "abc"], ["`method.draws`", "int or null", "'abc'"]),
             (["--method.name", "was", "--method.noise.name", "gaussian"], ["KernelTransform"]),
@@ -329,7 +333,10 @@ class TestTrain:
             (["--checkpoint-minutes", "-1"], ["`checkpoint-minutes`", ">= 0"]),
             (["--resume"], ["to hold a training to resume"]),
             (["--device", "meta"], ["`device`", "holds no numbers"]),
-            (["--method.perturbed_weight", "0.5"], ["`method.perturbed_weight`", "sam, asam, rwp, arwp, was only"]),
+            (
+                ["--method.name", "sgd", "--method.perturbed_weight", "0.5"],
+                ["`method.perturbed_weight`", "sam, asam, robust, rwp, arwp, was only"],
+            ),
         ],
         ids=lambda v: " ".join(v) if v and v[0].startswith("--") else "",
     )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from noiserobust.config import ROBUST
 from noiserobust.errors import NoiseRobustError
 from noiserobust.times import format_time, parse_time
+
+ROBUST = "robust"
 
 FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was", ROBUST)
 """Names of methods in the order of figures; what is not known comes last."""
