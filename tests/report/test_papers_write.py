@@ -94,7 +94,7 @@ def test_the_command_says_a_line_a_figure(runs, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["figures", "--from", str(runs), "--out", str(out), "--only", "1", "7", "rwp-5"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    with_rwp = "a training with RWP (noiserobust train --method.name rwp or arwp)"
+    with_rwp = "a training with RWP (noiserobust train --method.name rwp or arwp or robust)"
     assert lines == [
         f"figure 1: {out}/figure-1.png; missing: (c) {with_rwp}",
         "figure 7: missing: a landscape over a plane (noiserobust diagnose landscape --dimensions 2)",

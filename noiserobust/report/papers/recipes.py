@@ -14,7 +14,7 @@ ROBUST = "robust"
 FAMILIES = ("sgd", "sam", "asam", "rwp", "arwp", "was", ROBUST)
 """Names of methods in the order of figures; what is not known comes last."""
 
-ASCENDING, NOISY = ("sam", "asam"), (ROBUST, "rwp", "arwp")
+ASCENDING, NOISY = ("sam", "asam"), ("rwp", "arwp", ROBUST)
 
 _DEFAULTS = {"sam": 0.05, "asam": 0.5, "rwp": 0.05, "arwp": 0.05, "was": 0.22, "robust": 0.2}
 _PLAIN_NOISES = {"gaussian": "σ", "laplace": "b"}
