@@ -17,10 +17,9 @@ import torch
 from recorded import HERE, table
 from torch.utils.flop_counter import FlopCounterMode
 
-from noiserobust.cli.parsing import checked_settings
+from noiserobust.cli.sweep import read
 from noiserobust.config import TrainConfig
 from noiserobust.models.registry import build_model
-from noiserobust.sweep.plan import EvaluationConfig, read_sweep
 from noiserobust.train.recipe import build_method
 
 EXAMPLES = 50_000
@@ -53,11 +52,7 @@ def cost(paths: Iterable[Path]) -> list[str]:
     """Return a table of grids: jobs and GPU hours, those shared by several counted once in the sum."""
     rows, known = [], {}
     for path in paths:
-        sweep = read_sweep(
-            path,
-            lambda content: checked_settings(TrainConfig, content),
-            lambda content: checked_settings(EvaluationConfig, content),
-        )
+        sweep = read(path)
         hours = {name: seconds(job.config) / 3600 for name, job in sweep.jobs.items()}
         known |= hours
         rows.append([path.relative_to(HERE).as_posix(), str(len(hours)), f"{sum(hours.values()):,.0f}"])

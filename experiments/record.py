@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from noiserobust.cli.parsing import checked_settings
-from noiserobust.config import TrainConfig
+from noiserobust.cli.sweep import read
 from noiserobust.errors import InvalidValueError
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import MANIFEST_FILE
 from noiserobust.results.store import DrawStore, Row, as_frame, read_rows
 from noiserobust.results.summary import summarize
 from noiserobust.results.trainings import METRICS_FILE
-from noiserobust.sweep.plan import EvaluationConfig, Job, Sweep, evaluation_folder, read_sweep, training_folder
+from noiserobust.sweep.plan import Job, Sweep, evaluation_folder, training_folder
 from noiserobust.sweep.state import FINISHED, state_of
 
 EVALUATIONS, TRAININGS = "evaluate", "train"
@@ -148,12 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluations", nargs="+", help="names of those to record, by default all")
     args = parser.parse_args(arguments)
     for path in args.config:
-        sweep = read_sweep(
-            path,
-            lambda content: checked_settings(TrainConfig, content),
-            lambda content: checked_settings(EvaluationConfig, content),
-            args.seeds,
-        )
+        sweep = read(path, args.seeds)
         print(f"{path}: {record(sweep, args.out, args.results, args.evaluations)} of {len(sweep.jobs)} jobs")
 
 

@@ -26,6 +26,7 @@ import torch
 with atheris.instrument_imports(include=["noiserobust", "yaml"]):
     import noiserobust as nr
     from noiserobust.cli.parsing import checked_settings
+    from noiserobust.cli.sweep import read as read_sweep
     from noiserobust.config import TrainConfig
     from noiserobust.errors import InvalidValueError, NoiseRobustError
     from noiserobust.noise.measurements import read_measurements
@@ -39,7 +40,6 @@ with atheris.instrument_imports(include=["noiserobust", "yaml"]):
     from noiserobust.results.sensitivity import read_sensitivity
     from noiserobust.results.store import DrawStore, known, read_rows
     from noiserobust.results.trainings import read_trainings
-    from noiserobust.sweep.plan import EvaluationConfig, read_sweep
     from noiserobust.yamlfile import read_settings
 
 import contextlib
@@ -90,10 +90,7 @@ def _config(path: Path) -> None:
 
 
 def _sweep(path: Path) -> None:
-    found = read_sweep(
-        path, lambda c: checked_settings(TrainConfig, c), lambda c: checked_settings(EvaluationConfig, c)
-    )
-    found.describe()
+    read_sweep(path).describe()
 
 
 def _perturbed(noise: nr.Noise) -> None:

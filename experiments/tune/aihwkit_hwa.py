@@ -62,10 +62,7 @@ from noiserobust.config import (
     AverageConfig,
     ClipConfig,
     MethodConfig,
-    NoiseConfig,
-    OptimizerConfig,
     RecordConfig,
-    SelectConfig,
     TrainConfig,
 )
 from noiserobust.data.arrays import ArrayData
@@ -87,7 +84,8 @@ from noiserobust.train.recipe import build_lr_schedule
 from noiserobust.train.runs import BEST_FILE, LAST_FILE
 from noiserobust.yamlfile import read_settings
 
-METHOD, MODEL, DATA, PROFILE = "aihwkit-hwa", "digits-cnn", "digits", "pcm-nandakumar-2019"
+METHOD = "aihwkit-hwa"
+TRAINING = Path(__file__).parents[1] / "devices" / "digits.yaml"
 
 COMMON: dict[str, Any] = {
     "modifier.type": "ADD_NORMAL",
@@ -301,35 +299,28 @@ def train_seeds(config: TrainConfig, hwa: Hwa, seeds: Sequence[int], out: Path) 
     return [weights_of(out, seed) for seed in seeds]
 
 
-def _training(path: Path | None) -> TrainConfig:
-    """Return the training of a file, or by default that of ``experiments/devices/digits.yaml``."""
-    if path is not None:
-        content = read_settings(path)
-        config = checked_settings(TrainConfig, content.get("base", content))
-        undone = {"optimizer.name": config.optimizer.name != "sgd", "optimizer.nesterov": config.optimizer.nesterov}
-        undone |= {"augment.cutout": config.augment.cutout > 0, "accumulate": config.accumulate > 1}
-        undone |= {"precision": config.precision != "fp32", "clip.grad_norm": config.clip.grad_norm is not None}
-        for name in (name for name, given in undone.items() if given):
-            raise InvalidValueError(f"Expected `{name}` of {path} to be left out, but it is given, and not done here")
-        return config
-    return TrainConfig(
-        MODEL,
-        DATA,
-        method=MethodConfig("sgd"),
-        optimizer=OptimizerConfig(lr=0.05),
-        epochs=30,
-        batch_size=32,
-        held_out=0.2,
-        select=SelectConfig(NoiseConfig(PROFILE, "1d")),
-    )
+def _training(path: Path) -> TrainConfig:
+    """Return the training of a file.
+
+    Raises:
+        NoiseRobustError: if there is none, or a setting is not valid or not done here.
+    """
+    content = read_settings(path)
+    config = checked_settings(TrainConfig, content.get("base", content))
+    undone = {"optimizer.name": config.optimizer.name != "sgd", "optimizer.nesterov": config.optimizer.nesterov}
+    undone |= {"augment.cutout": config.augment.cutout > 0, "accumulate": config.accumulate > 1}
+    undone |= {"precision": config.precision != "fp32", "clip.grad_norm": config.clip.grad_norm is not None}
+    for name in (name for name, given in undone.items() if given):
+        raise InvalidValueError(f"Expected `{name}` of {path} to be left out, but it is given, and not done here")
+    return config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="aihwkit's hardware-aware training.")
-    parser.add_argument("--config", type=Path, help="YAML file of a training, or the `base` of a sweep's, to do so")
+    parser.add_argument("--config", type=Path, default=TRAINING, help="YAML file of a training, or of a sweep's `base`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train seeds")
-    parser.add_argument("--epochs", type=int, help="instead of the configuration's; without one 30")
-    parser.add_argument("--lr", type=float, help="instead of the configuration's; without one 0.05")
+    parser.add_argument("--epochs", type=int, help="instead of the configuration's")
+    parser.add_argument("--lr", type=float, help="instead of the configuration's")
     parser.add_argument("--recipe", choices=RECIPES, default="example")
     parser.add_argument("--std-dev", type=float, help="of the weight noise, instead of the recipe's")
     parser.add_argument("--forward", choices=("noisy", "ideal"), default="noisy", help="of the tiles, but for weights")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,16 +54,31 @@ def add_sweep(parser: ArgumentParser) -> None:
     )
 
 
-def sweep(settings: Namespace) -> None:
-    """Run it."""
-    from noiserobust.sweep.plan import JOBS_FOLDER, EvaluationConfig, read_sweep
+def read(path: Path, seeds: Sequence[int] | None = None) -> Sweep:
+    """Read the file of a sweep, its settings checked as those of ``train`` and ``evaluate`` are.
 
-    found = read_sweep(
-        settings.config,
+    Args:
+        path: YAML.
+        seeds: train seeds in place of those of the file.
+
+    Raises:
+        NoiseRobustError: if it does not exist or a setting is not valid.
+    """
+    from noiserobust.sweep.plan import EvaluationConfig, read_sweep
+
+    return read_sweep(
+        path,
         lambda content: checked_settings(TrainConfig, content),
         lambda content: checked_settings(EvaluationConfig, content),
-        settings.seeds,
+        seeds,
     )
+
+
+def sweep(settings: Namespace) -> None:
+    """Run it."""
+    from noiserobust.sweep.plan import JOBS_FOLDER
+
+    found = read(settings.config, settings.seeds)
     if settings.resume and not (settings.out / JOBS_FOLDER).is_dir():
         raise MissingFileError(f"Expected {settings.out} to hold a sweep to resume, but it does not")
     if settings.status or settings.dry_run:

@@ -8,16 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from noiserobust.cli.parsing import checked_settings
-from noiserobust.config import TrainConfig
-from noiserobust.sweep.plan import EvaluationConfig, Sweep, read_sweep
+from noiserobust.cli.sweep import read as sweep
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 GRIDS = [p for p in sorted(EXPERIMENTS.rglob("*.yaml")) if "grid" in yaml.safe_load(p.read_text(encoding="utf-8"))]
-
-
-def sweep(path: Path) -> Sweep:
-    return read_sweep(path, lambda c: checked_settings(TrainConfig, c), lambda c: checked_settings(EvaluationConfig, c))
 
 
 @pytest.mark.slow  # hundreds of configurations

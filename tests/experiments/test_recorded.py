@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_grids import sweep
 from test_record import EXPERIMENTS, load
 
+from noiserobust.cli.sweep import read
 from noiserobust.errors import InvalidValueError
 from noiserobust.results.schema import DRAW_COLUMNS
 
@@ -135,7 +135,7 @@ def test_every_finding_is_of_methods_that_its_grids_have() -> None:
     labels = set()
     for number in (1, 2, 3, 8, 9):
         path = EXPERIMENTS / f"incorruptible/small/table{number}.yaml"
-        labels |= {job.method for job in sweep(path).jobs.values()}
+        labels |= {job.method for job in read(path).jobs.values()}
     assert {f.name for f in verdicts.FINDINGS} >= {f"({letter})" for letter in "abcdefg"}
     asked = {
         m for f in verdicts.FINDINGS for p in f.parts for m in ([p.method] if isinstance(p.method, str) else p.method)

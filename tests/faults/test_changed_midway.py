@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from noiserobust.cli.parsing import checked_settings
+from noiserobust.cli.sweep import read
 from noiserobust.config import MethodConfig, NoiseConfig, TrainConfig
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.executors.serial import Serial
-from noiserobust.sweep.plan import JOBS_FOLDER, EvaluationConfig, Sweep, read_sweep
+from noiserobust.sweep.plan import JOBS_FOLDER
 from noiserobust.sweep.run import run_sweep
 from noiserobust.train.runs import train_seeds
 
@@ -53,10 +53,6 @@ def test_between_two_train_seeds(changing: str, tmp_path: Path) -> None:
     train()
     assert (tmp_path / "out" / "seed0" / "best.safetensors").read_bytes() == first
     assert (tmp_path / "out" / "seed1" / "best.safetensors").is_file()
-
-
-def read(path: Path) -> Sweep:
-    return read_sweep(path, lambda c: checked_settings(TrainConfig, c), lambda c: checked_settings(EvaluationConfig, c))
 
 
 class EditingAfterTheFirst(Serial):

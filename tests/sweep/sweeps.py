@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-from noiserobust.cli.parsing import checked_settings
-from noiserobust.config import TrainConfig
-from noiserobust.sweep.plan import EvaluationConfig, Sweep, read_sweep
+from noiserobust.cli.sweep import read as read  # as the command line does
 
 GRID: dict[str, Any] = {
     "base": {
@@ -32,11 +30,6 @@ def written(path: Path, **changes: Any) -> Path:
     content = copy.deepcopy(GRID) | changes
     path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
     return path
-
-
-def read(path: Path) -> Sweep:
-    """Read a sweep as the command line does."""
-    return read_sweep(path, lambda c: checked_settings(TrainConfig, c), lambda c: checked_settings(EvaluationConfig, c))
 
 
 def tables(out: Path) -> dict[str, bytes]:
