@@ -20,7 +20,7 @@ NOISES = (
     *("stuck-zero", "stuck-max", "dead-rows", "dead-columns"),
 )
 METRICS = ("accuracy", "top5", "loss")
-REFERENCES = ("max", "l2", "std", "absolute", "weight")
+REFERENCES = ("max", "l2", "std", "sqrt-max", "absolute", "weight")
 GRANULARITIES = ("filter", "tensor", "tile", "column")
 EXECUTORS = ("serial", "processes", "ray")
 NORMALIZES = ("imagenet", "cifar10", "cifar100", "mnist", "fashion-mnist", "digits", "none")

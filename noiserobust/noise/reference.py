@@ -9,7 +9,7 @@ from torch import Tensor
 
 from noiserobust.errors import InvalidValueError, check_integer
 
-REFERENCES = ("max", "l2", "std", "absolute", "weight")
+REFERENCES = ("max", "l2", "std", "sqrt-max", "absolute", "weight")
 GRANULARITIES = ("filter", "tensor", "tile", "column")
 
 Tile = tuple[int, int]
@@ -20,6 +20,7 @@ _STATISTICS: dict[str, Statistic] = {
     "max": lambda w: w.abs().amax(dim=1, keepdim=True),
     "l2": lambda w: torch.linalg.vector_norm(w, dim=1, keepdim=True),
     "std": lambda w: w.std(dim=1, correction=0, keepdim=True),
+    "sqrt-max": lambda w: w.abs().amax(dim=1, keepdim=True).sqrt(),
 }
 
 
@@ -46,7 +47,8 @@ def reference_scale(matrix: Tensor, reference: str, granularity: str, tile: Tile
     Args:
         matrix: weights of shape ``(filters, inputs)``, floating point.
         reference: ``"max"`` (largest magnitude), ``"l2"`` (Euclidean norm) or ``"std"`` (population standard
-            deviation) of the group, ``"weight"`` (each weight's own magnitude) or ``"absolute"`` (1).
+            deviation) of the group, ``"sqrt-max"`` (square root of its largest magnitude), ``"weight"`` (each weight's
+            own magnitude) or ``"absolute"`` (1).
         granularity: the group: ``"filter"`` (a row), ``"tensor"`` (all), ``"tile"`` (a block of at most ``rows`` inputs
             by ``columns`` filters) or ``"column"`` (at most ``rows`` inputs of one filter). Without effect on
             ``"weight"`` and ``"absolute"``.

@@ -23,8 +23,8 @@ class ScaledNoise(Noise):
 
     Args:
         reference: what the level is a fraction of: ``"max"`` the largest magnitude (default), ``"l2"`` the Euclidean
-            norm, ``"std"`` the population standard deviation of the group; ``"weight"`` each weight's own magnitude
-            (multiplicative noise); ``"absolute"`` 1.
+            norm, ``"std"`` the population standard deviation of the group, ``"sqrt-max"`` the square root of its
+            largest magnitude; ``"weight"`` each weight's own magnitude (multiplicative noise); ``"absolute"`` 1.
         granularity: the group: ``"filter"`` one output channel (default), ``"tensor"``, ``"tile"``, or ``"column"``,
             what a filter has in one tile.
         tile: ``(rows, columns)`` of a crossbar tile; rows take inputs, columns take output channels.
@@ -129,8 +129,9 @@ class ScaledNoise(Noise):
 class GaussianNoise(ScaledNoise):
     """Gaussian noise of standard deviation ``sigma * max|w|`` of each filter, or another reference.
 
-    With ``reference="max"`` this is the noise of "Incorruptible neural networks", Eq. 2, read as
-    ``std = sigma * max|w|``; with ``reference="l2"`` that of RWP (Li et al., TNNLS 2024), ``std = sigma * ||w||``.
+    With ``reference="max"`` this is the noise of "Incorruptible neural networks", Eq. 2, N(0, max|w| sigma^2), read as
+    ``std = sigma * max|w|``, and with ``"sqrt-max"`` as ``variance = sigma^2 * max|w|``; with ``"l2"`` it is that of
+    RWP (Li et al., TNNLS 2024), ``std = sigma * ||w||``.
 
     Args:
         sigma: standard deviation as a fraction of the reference, finite, >= 0.

@@ -43,6 +43,8 @@ def statistic(values, reference):
         return max(abs(v) for v in values)
     if reference == "l2":
         return math.sqrt(math.fsum(v * v for v in values))
+    if reference == "sqrt-max":  # the variance is level^2 times the largest magnitude
+        return math.sqrt(max(abs(v) for v in values))
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
 
@@ -193,12 +195,18 @@ SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 @PROPERTY
 @given(ANY_NOISE, SHAPES, st.integers(-8, 8), st.integers(0, 2**70))
 def test_noise_scales_with_the_weights(noise, shape, exponent, seed):
-    # A power of two scales without rounding, so equality is exact; "absolute" noise alone does not scale.
+    # A power of two scales without rounding, so equality is exact; "absolute" noise does not scale, the variance of
+    # "sqrt-max" does.
     weight, factor, stream = torch.from_numpy(Stream(seed, "w").normal(shape)), 2.0**exponent, Stream(seed)
     scaled = noise.perturb(factor * weight, stream)
     if noise.reference == "absolute":
         torch.testing.assert_close(
             scaled - factor * weight, noise.perturb(weight, stream) - weight, rtol=1e-3, atol=1e-4 * max(factor, 1)
+        )
+    elif noise.reference == "sqrt-max":
+        errors = noise.perturb(weight, stream) - weight
+        torch.testing.assert_close(
+            scaled - factor * weight, factor**0.5 * errors, rtol=1e-3, atol=1e-4 * max(factor, 1)
         )
     else:
         assert torch.equal(scaled, factor * noise.perturb(weight, stream))
@@ -251,7 +259,7 @@ def test_equal_streams_equal_noise_other_streams_other_noise(noise, seed):
     assert not torch.equal(once, noise.perturb(weight, Stream(seed, "b")))
 
 
-@pytest.mark.parametrize("reference", ["max", "l2", "std", "weight"])
+@pytest.mark.parametrize("reference", [r for r in REFERENCES if r != "absolute"])
 def test_zero_filters_stay_zero_beside_others(reference):
     weight = numbers(4, 6)
     weight[1] = 0

@@ -124,7 +124,7 @@ def test_the_average_can_be_left_out() -> None:
 
 
 def test_a_level_of_another_reference_has_to_be_given() -> None:
-    for reference in ("l2", "absolute", "std"):
+    for reference in ("l2", "absolute", "std", "sqrt-max"):
         noise = NoiseConfig(reference=reference)
         with pytest.raises(InvalidValueError, match=f"`method.noise.level` to be given with reference '{reference}'"):
             replace(ROBUST, method=MethodConfig("robust", noise=noise))
