@@ -134,10 +134,11 @@ def _hours() -> Lines:
     return cost(grids())
 
 
-def _verdicts() -> Lines:
+def _verdicts(paper: str) -> Lines:
+    from findings import PAPERS
     from verdicts import markdown, verdicts
 
-    return markdown(verdicts())
+    return markdown(verdicts(PAPERS[paper]))
 
 
 PCM, TIMES = "pcm-nandakumar-2019", (86400.0, 31557600.0)
@@ -163,11 +164,12 @@ RIVALS = each("robust", "sgd", "rwp 0.2 quadratic 0.7", "tensor 0.1 clip 2")
 
 def _gains(noise: str, levels: Sequence[float]) -> Lines:
     """Return by how many points the recipe is ahead of its rivals, with intervals over train seeds."""
-    from verdicts import Finding, ahead, judged
+    from finding import Finding, ahead
+    from verdicts import judged
 
     rows = []
     for rival in list(RIVALS)[1:]:
-        found = [judged(Finding("", "", "", FINAL, ahead("robust", rival, level, noise))) for level in levels]
+        found = [judged(Finding("", "", "", ahead(FINAL, "robust", rival, level, noise))) for level in levels]
         rows.append([rival, *(f"{r['difference']:+.1f} ({r['low']:+.1f} to {r['high']:+.1f})" for r in found)])
     return table(["robust minus ...", *_heads(noise, levels)], rows)
 
@@ -180,7 +182,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
     "gpu-hours": _hours,
-    "verdicts": _verdicts,
+    **{f"verdicts-{p}": (lambda p=p: _verdicts(p)) for p in ("incorruptible", "rwp", "marwp", "was")},  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
     "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from noiserobust.errors import InvalidValueError
 from noiserobust.results.schema import DRAW_COLUMNS
 
 recorded, verdicts = load("recorded"), load("verdicts")
+finding, findings = sys.modules["finding"], sys.modules["findings"]
 BLOCKS = [
     pytest.param(path, match[1], marks=[pytest.mark.slow] if match[1] == "gpu-hours" else [], id=match[1])
     for path in recorded.readmes()
@@ -54,27 +56,29 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int, float], lis
         ("b", 0, 0.0): [72.0], ("b", 0, 0.1): [50.0, 54.0], ("b", 1, 0.0): [70.0], ("b", 1, 0.1): [52.0, 54.0],
         ("c", 0, 0.1): [80.0, 20.0],
     }  # fmt: skip
-    verdicts._accuracies.cache_clear()
-    monkeypatch.setattr(verdicts, "_draws", lambda folder: draws(values))
+    finding._accuracies.cache_clear()
+    monkeypatch.setattr(finding, "_draws", lambda folder: draws(values))
     yield values
-    verdicts._accuracies.cache_clear()
+    finding._accuracies.cache_clear()
 
 
-def finding(*parts: object) -> object:
-    return verdicts.Finding("(x)", "a claim", "a − b", "folder", parts)
+def judged(difference: object) -> dict[str, object]:
+    return verdicts.judged(finding.Finding("(x)", "a claim", "a − b", difference))
+
+
+def ahead(a: object, b: object, level: float) -> object:
+    return finding.ahead("folder", a, b, level)
 
 
 def test_a_difference_is_paired_by_train_seed(planted) -> None:
-    row = verdicts.judged(finding(*verdicts.ahead("a", "b", 0.1)))
+    row = judged(ahead("a", "b", 0.1))
     by_seed = np.array([61.0 - 52.0, 62.0 - 53.0])
     assert (row["difference"], row["n_seeds"]) == (by_seed.mean(), 2)
-    other = verdicts.judged(finding(*verdicts.behind(verdicts.ahead("a", "b", 0.1))))
-    assert other["difference"] == -row["difference"]
+    assert judged(finding.Minus(ahead("a", "b", 0.1)))["difference"] == -row["difference"]
 
 
 def test_a_difference_of_differences_is_what_it_is_called(planted) -> None:
-    parts = (*verdicts.ahead("a", "b", 0.1), *verdicts.behind(verdicts.ahead("a", "b", 0.0)))
-    row = verdicts.judged(finding(*parts))
+    row = judged(ahead("a", "b", 0.1) - ahead("a", "b", 0.0))
     by_seed = np.array([9.0 - (70 - 72), 9.0 - (71 - 70)])
     assert row["difference"] == pytest.approx(by_seed.mean())
     error = by_seed.std(ddof=1) / 2**0.5
@@ -86,12 +90,19 @@ def test_a_difference_of_differences_is_what_it_is_called(planted) -> None:
 
 
 def test_of_several_methods_the_best_counts(planted) -> None:
-    best = verdicts.judged(finding(*verdicts.ahead(["b", "a"], "b", 0.1)))
-    assert best["difference"] == verdicts.judged(finding(*verdicts.ahead("a", "b", 0.1)))["difference"]
+    best = judged(ahead(["b", "a"], "b", 0.1))
+    assert best["difference"] == judged(ahead("a", "b", 0.1))["difference"]
+
+
+@pytest.mark.parametrize(("at", "sign"), [(0.0, -1), (0.1, 1)])
+def test_the_best_of_one_level_is_compared_at_another(planted, at: float, sign: int) -> None:
+    planted["b", 0, 0.0] = [73.0]  # without noise b is best, with noise a is
+    found = judged(finding.StillBest("folder", ("a", "b"), at, 0.1))
+    assert found["difference"] == pytest.approx(sign * np.mean([61.0 - 52.0, 62.0 - 53.0]))
 
 
 def test_one_train_seed_decides_nothing(planted) -> None:
-    row = verdicts.judged(finding(*verdicts.ahead("a", "c", 0.1)))
+    row = judged(ahead("a", "c", 0.1))
     assert (row["n_seeds"], row["verdict"]) == (1, "open")
     assert np.isnan([row["low"], row["high"], row["p"]]).all()
 
@@ -100,45 +111,75 @@ def test_one_train_seed_decides_nothing(planted) -> None:
 def test_a_verdict_is_where_the_interval_lies(planted, shift: float, verdict: str) -> None:
     for key in [k for k in planted if k[0] == "a"]:
         planted[key] = [v + shift + 0.01 * key[1] for v in planted[key]]
-    assert verdicts.judged(finding(*verdicts.ahead("a", "b", 0.1)))["verdict"] == verdict
+    assert judged(ahead("a", "b", 0.1))["verdict"] == verdict
 
 
 def test_p_is_after_holm(planted) -> None:
     planted["a", 0, 0.1] = [60.0, 63.0]
-    one = finding(*verdicts.ahead("a", "b", 0.1))
-    table = verdicts.verdicts([one, finding(*verdicts.behind(one.parts))])
-    assert table["p"].tolist() == pytest.approx([min(2 * verdicts.judged(one)["p"], 1)] * 2)
+    one = ahead("a", "b", 0.1)
+    table = verdicts.verdicts([finding.Finding("(x)", "a claim", "said", d) for d in (one, finding.Minus(one))])
+    assert table["p"].tolist() == pytest.approx([min(2 * judged(one)["p"], 1)] * 2)
 
 
 def test_a_method_that_is_not_recorded_is_named(planted) -> None:
     with pytest.raises(InvalidValueError, match=r"Expected d to be recorded in folder at gaussian 0\.1"):
-        verdicts.judged(finding(*verdicts.ahead("a", ["b", "d"], 0.1)))
+        judged(ahead("a", ["b", "d"], 0.1))
 
 
-@pytest.mark.parametrize(("method", "sign", "expected"), [("sgd", 1, 9.5), ("rwp", -1, 21.0)])
-def test_a_fall_is_from_the_middle_to_the_end(tmp_path, monkeypatch, method, sign, expected) -> None:
-    curves = {"sgd": [[30, 40, 50, 45, 39, 41], [30, 40, 52, 55, 39, 42]], "rwp": [[10, 20, 20, 30, 40, 41]] * 2}
+def trainings(folder: Path, curves: dict[str, list[list[float]]]) -> None:
+    """Write trainings as they are recorded, with held-out accuracy under noise by epoch."""
     for name, seeds in curves.items():
-        (tmp_path / "f/train" / name).mkdir(parents=True)
-        (tmp_path / "f/train" / name / "manifest.json").write_text(f'{{"configuration": {{"label": "{name}"}}}}')
+        (folder / "f/train" / name).mkdir(parents=True)
+        (folder / "f/train" / name / "manifest.json").write_text(f'{{"configuration": {{"label": "{name}"}}}}')
         for seed, curve in enumerate(seeds):
-            rows = pd.DataFrame({"epoch": range(1, 7), "steps": range(1, 7), "held_out_perturbed_accuracy": curve})
+            epochs = range(1, len(curve) + 1)
+            rows = pd.DataFrame({"epoch": epochs, "steps": epochs, "held_out_perturbed_accuracy": curve})
             rows = rows.assign(train_loss=1.0, held_out_accuracy=60.0, best=True, seconds=1.0)
-            (tmp_path / "f/train" / name / f"seed{seed}").mkdir()
-            rows.to_csv(tmp_path / "f/train" / name / f"seed{seed}/metrics.csv", index=False)
-    monkeypatch.setattr(verdicts, "HERE", tmp_path)
-    row = verdicts.judged(verdicts.Falls("(f)", "a claim", "said", "f", (), method, sign))
-    assert (row["difference"], row["n_seeds"]) == (expected, 2)
+            (folder / "f/train" / name / f"seed{seed}").mkdir()
+            rows.to_csv(folder / "f/train" / name / f"seed{seed}/metrics.csv", index=False)
 
 
-def test_every_finding_is_of_methods_that_its_grids_have() -> None:
-    labels = set()
-    for number in (1, 2, 3, 8, 9):
-        path = EXPERIMENTS / f"incorruptible/small/table{number}.yaml"
-        labels |= {job.method for job in read(path).jobs.values()}
-    assert {f.name for f in verdicts.FINDINGS} >= {f"({letter})" for letter in "abcdefg"}
-    asked = {
-        m for f in verdicts.FINDINGS for p in f.parts for m in ([p.method] if isinstance(p.method, str) else p.method)
-    }
-    assert asked <= labels
-    assert {f.method for f in verdicts.FINDINGS if isinstance(f, verdicts.Falls)} <= labels
+def test_a_fall_is_from_the_epoch_that_was_best_in_the_others(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(finding, "HERE", tmp_path)
+    trainings(
+        tmp_path,
+        {"sgd": [[30, 50, 45, 39], [30, 40, 55, 42], [30, 52, 41, 40]], "rwp": [[10, 20, 30, 40]] * 3},
+    )
+    # The means of the other two are highest in epochs 3, 2 and 3.
+    falls = {0: 45 - 39, 1: 40 - 42, 2: 41 - 40}
+    found = finding.Fall("f", "sgd").values()
+    assert {seed: value.item() for seed, value in found.items()} == falls
+    assert judged(finding.Fall("f", "sgd"))["difference"] == pytest.approx(5 / 3)
+    assert judged(finding.Fall("f", "sgd", "rwp"))["difference"] == pytest.approx(5 / 3)
+    with pytest.raises(InvalidValueError, match="Expected f to have two trainings of sam, but got 0"):
+        finding.Fall("f", "sam").values()
+
+
+def asked(difference: object) -> set[str]:
+    """Return the methods of a difference."""
+    if isinstance(difference, finding.Sum):
+        return {method for part in difference.parts for method in part.methods}
+    if isinstance(difference, finding.Minus):
+        return asked(difference.difference)
+    if isinstance(difference, finding.StillBest):
+        return set(difference.methods)
+    return {difference.method, difference.other or difference.method}
+
+
+@pytest.mark.parametrize(
+    ("paper", "grids"),
+    {
+        "incorruptible": [f"incorruptible/small/table{n}" for n in (1, 2, 3, 8, 9)],
+        "rwp": ["rwp/small/tables"],
+        "marwp": ["marwp/small/ablation"],
+        "was": ["was/small/digits"],
+    }.items(),
+)
+def test_every_finding_is_of_methods_that_its_grids_have(paper: str, grids: list[str]) -> None:
+    labels = {job.method for grid in grids for job in read(EXPERIMENTS / f"{grid}.yaml").jobs.values()}
+    for said in findings.PAPERS[paper]:
+        assert asked(said.difference) <= labels, said
+
+
+def test_all_findings_of_the_main_paper_are_there() -> None:
+    assert {said.name for said in findings.INCORRUPTIBLE} == {f"({letter})" for letter in "abcdefg"}
