@@ -141,6 +141,12 @@ def _verdicts(paper: str) -> Lines:
     return markdown(verdicts(PAPERS[paper]))
 
 
+def _readings() -> Lines:
+    from readings import readings
+
+    return readings()
+
+
 PCM, TIMES = "pcm-nandakumar-2019", (86400.0, 31557600.0)
 AROUND_03 = each(
     "ramp + clip + average",
@@ -182,6 +188,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
     "gpu-hours": _hours,
+    "readings": _readings,
     **{f"verdicts-{p}": (lambda p=p: _verdicts(p)) for p in ("incorruptible", "rwp", "marwp", "was")},  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
