@@ -36,7 +36,7 @@ def test_noise_stronger_than_any_is_like_none() -> None:
 
 
 def test_the_papers_laplace_noise_is_like_gaussian_noise_of_the_same_variance() -> None:
-    """Laplace noise of scale b has the standard deviation sqrt(2) b. This decides how the paper's sigma is to be read."""
+    """Laplace noise of scale b has the standard deviation sqrt(2) b: this decides how sigma is to be read."""
     rows = readings.paper()
     assert [row[1] for row in rows] == ["0.01", "0.02", "0.03", "0.04"]
     for row in rows:
