@@ -151,6 +151,16 @@ class Trainer:
             now.start_epoch(now.epoch + 1)
             yield epoch
 
+    def loss(self, x: Tensor, scores: Tensor, y: Tensor) -> Tensor:
+        """Return what is minimised: the mean cross-entropy of a micro-batch.
+
+        Args:
+            x: network inputs.
+            scores: the network's outputs for them, ``(examples, classes)``.
+            y: labels, ``(examples,)``.
+        """
+        return cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
+
     def state_dict(self) -> dict[str, Any]:
         """Return all that a training needs to go on: tensors, numbers and text."""
         if self._running:
@@ -259,8 +269,7 @@ class Trainer:
         def closure() -> Tensor:
             with self._autocast():
                 output = self.network(x)
-                scores = getattr(output, "logits", output)
-                loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
+                loss = self.loss(x, getattr(output, "logits", output), y)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             return loss
 

@@ -1,0 +1,127 @@
+"""The default recipe with distillation from a clean teacher, as in "Noisy Machines" (arXiv 2001.04974).
+
+    python experiments/robust/distill.py --config experiments/robust/small/parts.yaml --seeds 0 6 7 \
+                                         --teachers "sgd/seed{seed}/best.safetensors" --out distilled
+
+The teacher is the network that was trained without noise from the same train seed, in evaluation mode; it sees what the
+student sees. The loss is (1 - a) cross-entropy + a T^2 KL(teacher || student), both at temperature T. The student has
+as many steps as without; the teacher's training and its passes, one forward a step, come on top.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+from noiserobust.cli.parsing import checked_settings
+from noiserobust.config import TrainConfig
+from noiserobust.data.normalize import parse_normalize
+from noiserobust.data.registry import default_normalize, load_data
+from noiserobust.evaluate.heldout import held_out_score
+from noiserobust.models.registry import build_model
+from noiserobust.models.weights import fit_weights, read_weights, write_weights
+from noiserobust.results.files import make_folder, write_atomic
+from noiserobust.results.manifest import environment
+from noiserobust.results.store import ResultFolder
+from noiserobust.results.trainings import METRICS_FILE, configuration_sha256
+from noiserobust.rng import Stream
+from noiserobust.train.progress import Epoch
+from noiserobust.train.runs import BEST_FILE, LAST_FILE
+from noiserobust.train.trainer import Trainer
+from noiserobust.yamlfile import read_settings
+
+METHOD = "distilled"
+
+
+class Distilled(Trainer):
+    """Trains a student.
+
+    Args:
+        teacher: on the same device, in evaluation mode.
+        share: of the teacher in the loss, in [0, 1].
+        temperature: of both distributions, > 0.
+    """
+
+    def __init__(self, *args: Any, teacher: nn.Module, share: float, temperature: float, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.teacher, self.share, self.temperature = teacher, share, temperature
+
+    def loss(self, x: Tensor, scores: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of labels and teacher."""
+        return (1 - self.share) * super().loss(x, scores, y) + self.share * self.divergence(x, scores)
+
+    def divergence(self, x: Tensor, scores: Tensor) -> Tensor:
+        """Return the mean over examples of T^2 KL(teacher || student)."""
+        with torch.no_grad():
+            wanted = log_softmax(self.teacher(x) / self.temperature, dim=1)
+        found = log_softmax(scores / self.temperature, dim=1)
+        return self.temperature**2 * kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+def initial(config: TrainConfig, seed: int) -> nn.Module:
+    """Return the network that ``noiserobust train`` starts from."""
+    with Stream(config.seed, "initialisation", seed).as_torch_default():
+        return build_model(config.model, config.model_args)
+
+
+def train_seed(config: TrainConfig, seed: int, teacher: Path, share: float, temperature: float, folder: Path) -> None:
+    """Train one student and write the weights of its best and last epoch, and a table of all epochs."""
+    normalize = parse_normalize(config.normalize or default_normalize(config.data))
+    rest, held_out = load_data(config.data, "train").split(config.held_out, Stream(config.seed, "held-out"))
+    master = initial(config, seed)
+    fit_weights(master, read_weights(teacher))
+    score = held_out_score(held_out, normalize, config, seed, torch.device("cpu"))
+    trainer = Distilled(
+        initial(config, seed),
+        rest,
+        config,
+        normalize,
+        train_seed=seed,
+        score=score,
+        teacher=master.eval(),
+        share=share,
+        temperature=temperature,
+    )
+    epochs = []
+    for epoch in trainer.epochs():
+        epochs.append(epoch)
+        print(f"seed {seed}", epoch, flush=True)
+    rows = pd.DataFrame([{"train_seed": seed} | epoch.as_row() for epoch in epochs])
+    write_atomic(folder / METRICS_FILE, rows[["train_seed", *(f.name for f in fields(Epoch))]].to_csv(index=False))
+    said = {"method": METHOD, "model": config.model, "normalize": str(normalize), "train_seed": str(seed)}
+    said["training_sha256"] = configuration_sha256(config.as_dict())
+    chosen = max(epoch.epoch for epoch in epochs if epoch.best)
+    write_weights(folder / BEST_FILE, trainer.best_state, said | {"epoch": str(chosen)})
+    write_weights(folder / LAST_FILE, trainer.kept, said | {"epoch": str(config.epochs)})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="The default recipe with a clean teacher.")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of a training, or of a sweep's `base`")
+    parser.add_argument("--teachers", required=True, help="weights file of a teacher, with {seed} for the train seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train seeds")
+    parser.add_argument("--share", type=float, default=0.5, help="of the teacher in the loss")
+    parser.add_argument("--temperature", type=float, default=4.0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    content = read_settings(args.config)
+    config = replace(checked_settings(TrainConfig, content.get("base", content)), label=METHOD).resolved()
+    own = {"teacher": args.teachers, "share": args.share, "temperature": args.temperature}
+    with ResultFolder(args.out, "training", config.as_dict() | own, environment({"device": "cpu"})):
+        for seed in args.seeds:
+            folder = args.out / f"seed{seed}"
+            if not (folder / LAST_FILE).is_file():  # the last that is written
+                teacher = Path(args.teachers.format(seed=seed))
+                train_seed(config, seed, teacher, args.share, args.temperature, make_folder(folder))
+
+
+if __name__ == "__main__":
+    main()
