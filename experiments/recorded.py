@@ -96,7 +96,8 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
 
 
 SMALL = "incorruptible/small/results"
-ABLATION, FINAL, DIGITS = (f"robust/small/{name}" for name in ("ablation", "final", "digits"))
+ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
+MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2)
 RWP, SAM = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)
 
@@ -126,6 +127,31 @@ def schedules() -> dict[str, list[str]]:
 def each(*methods: str) -> dict[str, list[str]]:
     """Return a row for each method."""
     return {method: [method] for method in methods}
+
+
+def by_severity(methods: Sequence[str]) -> Lines:
+    """Return accuracy on corrupted images, a row a method."""
+    known = {n: summary(f"rwp/small/corrupted/severity-{n}")["mean"] for n in range(1, 6)}
+    rows = [[m, *(f"{known[n][m, 'gaussian', 0.0]:.2f}" for n in known)] for m in methods]
+    return table(["trained with", *(f"severity {n}" for n in known)], rows)
+
+
+def by_share(family: str, level: float) -> Lines:
+    """Return accuracy of (m-)RWP or (m-)ARWP, a row a strength, a column a share of the perturbed gradient."""
+    known = summary(MARWP)["mean"]
+    shares, strengths = (0.1, 0.3, 0.5, 0.7, 0.9, 1), (0.01, 0.02, 0.04, 0.08)
+    rows = [
+        [
+            f"sigma = {s:g}",
+            *(
+                f"{known.get((f'{family} {s:g} lambda {share:g}', 'gaussian', level), float('nan')):.2f}"
+                for share in shares
+            ),
+        ]
+        for s in strengths
+    ]
+    rows = [[cell.replace("nan", "–") for cell in row] for row in rows]
+    return table([family, *(f"lambda = {share:g}" for share in shares)], rows)
 
 
 def _hours() -> Lines:
@@ -165,6 +191,7 @@ AROUND_03 = each(
     "arwp",
     "multiplicative",
 )
+MIXED_METHODS = ("sgd", "sam", "rwp", "rwp one batch", "sam two batches", "sam 3 epochs", "rwp 3 epochs")
 RIVALS = each("robust", "sgd", "rwp 0.2 quadratic 0.7", "tensor 0.1 clip 2")
 
 
@@ -189,6 +216,17 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
     "gpu-hours": _hours,
     "readings": _readings,
+    "mixed": lambda: means(MIXED, "gaussian", (0.0, 0.05, 0.1), each(*MIXED_METHODS)),
+    "mixed-corrupted": lambda: by_severity(MIXED_METHODS),
+    **{
+        f"{family}-{said}": (lambda family=family, level=level: by_share(family, level))  # type: ignore[misc]
+        for family in ("rwp", "arwp")
+        for said, level in (("clean", 0.0), ("noisy", 0.2))
+    },
+    "marwp-others": lambda: means(MARWP, "gaussian", (0.0, 0.1, 0.2, 0.3), constant("sam", SAM)),
+    "was": lambda: means(WAS, "kernels", (0.0, 0.05, 0.1, 0.22), constant("was", (0.05, 0.1, 0.22))),
+    "parts": lambda: means(PARTS, "gaussian", SIGMAS, each("robust", "mixing", "two draws", "distilled")),
+    "parts-pcm": lambda: means(PARTS, PCM, TIMES, each("robust", "mixing", "two draws", "distilled")),
     **{f"verdicts-{p}": (lambda p=p: _verdicts(p)) for p in ("incorruptible", "rwp", "marwp", "was")},  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
