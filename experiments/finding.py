@@ -137,7 +137,7 @@ class StillBest:
 
 @dataclass(frozen=True)
 class Fall:
-    """How far held-out accuracy under noise has fallen at the end of a training.
+    """How far held-out accuracy under noise falls from the middle third of a training's epochs to the last.
 
     Args:
         folder: of what is recorded.
@@ -150,7 +150,7 @@ class Fall:
     other: str | None = None
 
     def values(self) -> Values:
-        """Return the fall from the epoch that was best in the other trainings: a training's own is best by chance."""
+        """Return it; of whole thirds, because a single epoch that is best is so by chance."""
         falls = self._falls(self.method)
         if self.other is None:
             return falls
@@ -158,16 +158,16 @@ class Fall:
         return {seed: falls[seed] - other[seed] for seed in sorted(falls.keys() & other.keys())}
 
     def _falls(self, method: str) -> Values:
-        curves = {
-            run.train_seed: run.metrics["held_out_perturbed_accuracy"].to_numpy(float)
-            for manifest in sorted((HERE / self.folder / "train").glob("*/manifest.json"))
-            for run in read_trainings(manifest.parent)
-            if run.method == method
-        }
-        if len(curves) < 2:
-            raise InvalidValueError(f"Expected {self.folder} to have two trainings of {method}, but got {len(curves)}")
-        best = {s: np.mean([curve for t, curve in curves.items() if t != s], axis=0).argmax() for s in curves}
-        return {seed: np.array([curve[best[seed]] - curve[-1]]) for seed, curve in curves.items()}
+        falls = {}
+        for manifest in sorted((HERE / self.folder / "train").glob("*/manifest.json")):
+            for run in read_trainings(manifest.parent):
+                if run.method == method:
+                    curve = run.metrics["held_out_perturbed_accuracy"].to_numpy(float)
+                    _, middle, last = np.array_split(curve, 3)
+                    falls[run.train_seed] = np.array([middle.mean() - last.mean()])
+        if not falls:
+            raise InvalidValueError(f"Expected trainings of {method} to be recorded in {self.folder}, but got none")
+        return falls
 
 
 def accuracies(folder: str, part: At) -> Values:
