@@ -37,13 +37,15 @@ class Finding:
         name: where, such as ``(a)``.
         claim: what.
         measured: how it is put to the test, in words.
-        difference: what is measured.
+        difference: what is measured, in points.
+        margin: by which it may be negative if what is said is "as good as", >= 0.
     """
 
     name: str
     claim: str
     measured: str
     difference: Difference
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,22 @@ class Sum:
     parts: tuple[At, ...]
 
     def __sub__(self, other: Sum) -> Sum:
+        if other.folder != self.folder:
+            raise InvalidValueError(f"Expected both to be recorded in {self.folder}, but got {other.folder}")
         return Sum(self.folder, self.parts + tuple(replace(part, share=-part.share) for part in other.parts))
 
     def values(self) -> Values:
-        """Return it for the train seeds that all parts have."""
+        """Return it for the train seeds that all parts have.
+
+        Raises:
+            InvalidValueError: if there is none.
+        """
         found = [(part.share, accuracies(self.folder, part)) for part in self.parts]
         seeds = sorted(set.intersection(*(set(values) for _, values in found)))
-        chips = max(values[seed].size for _, values in found for seed in seeds)
-        # Without noise there is one value, whatever the chip.
-        return {s: sum(share * np.broadcast_to(v[s], chips) for share, v in found) + np.zeros(chips) for s in seeds}
+        if not seeds:
+            raise InvalidValueError(f"Expected {self.parts} of {self.folder} to share a train seed, but they do not")
+        # Without noise there is one value, whatever the chip: numpy repeats it.
+        return {seed: sum((share * values[seed] for share, values in found), np.zeros(1)) for seed in seeds}
 
 
 def ahead(folder: str, a: str | Sequence[str], b: str | Sequence[str], level: float, noise: str = "gaussian") -> Sum:
@@ -129,44 +138,48 @@ class StillBest:
     compared_at: float
 
     def values(self) -> Values:
-        """Return it."""
-        best = max(self.methods, key=lambda method: mean(accuracies(self.folder, At(method, self.chosen_at))))
-        others = [method for method in self.methods if method != best]
-        return ahead(self.folder, best, others, self.compared_at).values()
+        """Return it; of each train seed, with the best of the others in the other train seeds."""
+        chosen = {method: accuracies(self.folder, At(method, self.chosen_at)) for method in self.methods}
+        best = max(self.methods, key=lambda method: mean(chosen[method]))
+        found = {method: accuracies(self.folder, At(method, self.compared_at)) for method in self.methods}
+        seeds = sorted(set.intersection(*(set(values) for values in found.values())))
+        if len(seeds) < 2:
+            raise InvalidValueError(f"Expected two train seeds of all {self.methods} in {self.folder}, but got {seeds}")
+
+        def elsewhere(method: str, seed: int) -> float:
+            return mean({s: found[method][s] for s in seeds if s != seed})
+
+        others = {s: max((m for m in self.methods if m != best), key=lambda m: elsewhere(m, s)) for s in seeds}
+        return {seed: found[best][seed] - found[others[seed]][seed] for seed in seeds}
 
 
 @dataclass(frozen=True)
 class Fall:
-    """How far held-out accuracy under noise falls from the middle third of a training's epochs to the last.
+    """How far held-out accuracy under noise falls from some epochs of a training to later ones.
 
     Args:
         folder: of what is recorded.
         method: of which.
-        other: whose fall is subtracted, if any.
+        early: first and last of the epochs that are averaged.
+        late: the same, of the later ones.
     """
 
     folder: str
     method: str
-    other: str | None = None
+    early: tuple[int, int]
+    late: tuple[int, int]
 
     def values(self) -> Values:
-        """Return it; of whole thirds, because a single epoch that is best is so by chance."""
-        falls = self._falls(self.method)
-        if self.other is None:
-            return falls
-        other = self._falls(self.other)
-        return {seed: falls[seed] - other[seed] for seed in sorted(falls.keys() & other.keys())}
-
-    def _falls(self, method: str) -> Values:
+        """Return it."""
         falls = {}
         for manifest in sorted((HERE / self.folder / "train").glob("*/manifest.json")):
             for run in read_trainings(manifest.parent):
-                if run.method == method:
-                    curve = run.metrics["held_out_perturbed_accuracy"].to_numpy(float)
-                    _, middle, last = np.array_split(curve, 3)
-                    falls[run.train_seed] = np.array([middle.mean() - last.mean()])
+                if run.method == self.method:
+                    curve = run.metrics.set_index("epoch")["held_out_perturbed_accuracy"]
+                    early, late = (curve.loc[first:last].mean() for first, last in (self.early, self.late))
+                    falls[run.train_seed] = np.array([early - late])
         if not falls:
-            raise InvalidValueError(f"Expected trainings of {method} to be recorded in {self.folder}, but got none")
+            raise InvalidValueError(f"Expected {self.method} to be recorded in {self.folder}, but it is not")
         return falls
 
 
@@ -181,7 +194,8 @@ def accuracies(folder: str, part: At) -> Values:
         raise InvalidValueError(
             f"Expected {', '.join(missing)} to be recorded in {folder} at {part.noise} {part.level:g}, but it is not"
         )
-    return max(found, key=mean)
+    shared = set.intersection(*(set(values) for values in found))
+    return max(found, key=lambda values: mean({seed: values[seed] for seed in shared or values}))
 
 
 def mean(values: Values) -> float:

@@ -30,8 +30,9 @@ Rows = Mapping[str, Sequence[str]]
 
 @cache
 def summary(folder: str) -> pd.DataFrame:
-    """Return the summary of all draws below a folder, by method, noise and level."""
-    found = summarize(gather([HERE / folder]).draws)
+    """Return the summary of all accuracies below a folder, by method, noise and level."""
+    draws = gather([HERE / folder]).draws
+    found = summarize(draws[draws["metric"] == "accuracy"])
     return found.set_index(["method", "noise", "level"]).sort_index()
 
 
@@ -73,7 +74,7 @@ def means(folder: str, noise: str, levels: Sequence[float], rows: Rows, corner: 
 
 
 def _heads(noise: str, levels: Sequence[float]) -> Lines:
-    symbol = "b" if noise == "laplace" else "t" if noise.startswith("pcm") else "sigma"
+    symbol = "t" if noise.startswith("pcm") else {"laplace": "b", "kernel-translate-crop": "p"}.get(noise, "sigma")
     return ["clean" if level == 0 else f"{symbol} = {_level(symbol, level)}" for level in levels]
 
 
@@ -113,15 +114,14 @@ def ramped(family: str, strengths: Sequence[float], fractions: Sequence[float]) 
 
 
 def schedules() -> dict[str, list[str]]:
-    """Return a row for each family and schedule, of the strengths that all schedules were tried with."""
-    rows = {}
-    for family, strengths, lengths in (
-        ("rwp", (0.2, 0.3), {"linear": 0.7, "quadratic": 0.7, "off-to-on": 0.5}),
-        ("sam", (0.2,), {"linear": 0.5, "quadratic": 0.5, "off-to-on": 0.5}),
-    ):
-        rows[f"{family} constant"] = [f"{family} {s:g}" for s in strengths]
-        rows |= {f"{family} {name}": [f"{family} {s:g} {name} {f:g}" for s in strengths] for name, f in lengths.items()}
-    return rows
+    """Return a row for each family and schedule that is recorded."""
+    return {
+        "rwp constant": [f"rwp {s:g}" for s in RWP],
+        "rwp linear": ["rwp 0.2 linear 0.7"],
+        "rwp quadratic": ["rwp 0.2 quadratic 0.7", "rwp 0.3 quadratic 0.7"],
+        "sam constant": [f"sam {s:g}" for s in SAM],
+        "sam quadratic": ["sam 0.2 quadratic 0.5"],
+    }
 
 
 def each(*methods: str) -> dict[str, list[str]]:
@@ -131,7 +131,7 @@ def each(*methods: str) -> dict[str, list[str]]:
 
 def by_severity(methods: Sequence[str]) -> Lines:
     """Return accuracy on corrupted images, a row a method."""
-    known = {n: summary(f"rwp/small/corrupted/severity-{n}")["mean"] for n in range(1, 6)}
+    known = {n: summary(f"rwp/small/corrupted/evaluate/severity-{n}")["mean"] for n in range(1, 6)}
     rows = [[m, *(f"{known[n][m, 'gaussian', 0.0]:.2f}" for n in known)] for m in methods]
     return table(["trained with", *(f"severity {n}" for n in known)], rows)
 
@@ -224,10 +224,13 @@ TABLES: dict[str, Callable[[], Lines]] = {
         for said, level in (("clean", 0.0), ("noisy", 0.2))
     },
     "marwp-others": lambda: means(MARWP, "gaussian", (0.0, 0.1, 0.2, 0.3), constant("sam", SAM)),
-    "was": lambda: means(WAS, "kernels", (0.0, 0.05, 0.1, 0.22), constant("was", (0.05, 0.1, 0.22))),
+    "was": lambda: means(WAS, "kernel-translate-crop", (0.0, 0.05, 0.1, 0.22), constant("was", (0.05, 0.1, 0.22))),
     "parts": lambda: means(PARTS, "gaussian", SIGMAS, each("robust", "mixing", "two draws", "distilled")),
     "parts-pcm": lambda: means(PARTS, PCM, TIMES, each("robust", "mixing", "two draws", "distilled")),
-    **{f"verdicts-{p}": (lambda p=p: _verdicts(p)) for p in ("incorruptible", "rwp", "marwp", "was")},  # type: ignore[misc]
+    **{
+        f"verdicts-{p}": (lambda p=p: _verdicts(p))
+        for p in ("incorruptible", "incorruptible-last", "rwp", "marwp", "was")
+    },  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
     "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),

@@ -2,17 +2,19 @@
 
     python experiments/verdicts.py        prints the table, and writes verdicts.csv
 
-A finding is put as a difference that it says is positive. Differences are of means over chips, paired by train seed and
-chip where one level is compared with the same; intervals are Student's over train seeds. A finding is ``supported`` if
-the interval is above 0, ``contradicted`` if below, else ``open``. With three train seeds only large ones are shown.
-Intervals are of one finding; p is after Holm, over those of a paper. Where the best of several methods counts, it is
-chosen on the same draws, on both sides of a difference.
+A finding is put as a difference that it says is positive, or above minus a margin where it says "as good as".
+Differences are of means over chips, paired by train seed and chip; intervals are Student's over train seeds; p is after
+Holm over the measurements of one finding (of one letter, or one table). A finding is ``supported`` or ``contradicted``
+if p is below 0.05, ``leans for`` or ``leans against`` it if only its own interval excludes 0 or the margin, else
+``open``. Where the best of several methods counts, it is chosen on the same draws, on both sides of a difference.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,29 +22,42 @@ from finding import HERE, Finding
 from findings import PAPERS
 from recorded import table
 
+from noiserobust.errors import NoiseRobustError
 from noiserobust.results.files import write_atomic
 from noiserobust.stats.compare import compare, holm
 
-COLUMNS = ["finding", "claim", "measured", "difference", "low", "high", "p", "n_seeds", "verdict"]
+COLUMNS = ["finding", "claim", "measured", "difference", "low", "high", "p", "n_seeds", "margin"]
+LEVEL = 0.05
 
 
 def judged(finding: Finding) -> dict[str, object]:
-    """Return a row of the table."""
+    """Return a row of the table, with p before Holm and without a verdict."""
     values = list(finding.difference.values().values())
-    found = compare(values, [np.zeros_like(v) for v in values])
-    low, high = found.difference.low, found.difference.high
-    verdict = "supported" if low > 0 else "contradicted" if high < 0 else "open"
+    found = compare(values, [np.full_like(v, -finding.margin) for v in values])
+    low, high = (bound - finding.margin for bound in (found.difference.low, found.difference.high))
+    p = found.p_value
     if found.n_seeds < 2:
-        low, high, verdict = float("nan"), float("nan"), "open"
+        low = high = p = float("nan")
     said = (finding.name, finding.claim, finding.measured)
-    p = found.p_value if found.n_seeds > 1 else float("nan")
-    return dict(zip(COLUMNS, (*said, found.difference.value, low, high, p, found.n_seeds, verdict), strict=True))
+    value = found.difference.value - finding.margin
+    return dict(zip(COLUMNS, (*said, value, low, high, p, found.n_seeds, finding.margin), strict=True))
 
 
 def verdicts(findings: Sequence[Finding]) -> pd.DataFrame:
     """Return a row for each finding of a paper."""
     found = pd.DataFrame([judged(finding) for finding in findings])
-    return found.assign(p=holm(found["p"].to_numpy(float)))
+    found["p"] = found.groupby("finding")["p"].transform(lambda p: holm(p.to_numpy(float)))
+    return found.assign(verdict=[verdict(row) for row in found.to_dict("records")])
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """Return what a row says."""
+    positive, negative = row["low"] > -row["margin"], row["high"] < -row["margin"]
+    if not (positive or negative):
+        return "open"
+    if row["p"] < LEVEL:
+        return "supported" if positive else "contradicted"
+    return "leans for" if positive else "leans against"
 
 
 def markdown(found: pd.DataFrame) -> list[str]:
@@ -65,11 +80,16 @@ def markdown(found: pd.DataFrame) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The papers' findings against what is recorded.")
     parser.parse_args()
-    found = {paper: verdicts(findings) for paper, findings in PAPERS.items()}
+    found = {}
+    for paper, findings in PAPERS.items():
+        try:
+            found[paper] = verdicts(findings)
+        except NoiseRobustError as error:
+            print(f"{paper}: {error}", file=sys.stderr)
+            continue
+        print("\n".join([paper, "", *markdown(found[paper]), ""]))
     whole = pd.concat([rows.assign(paper=paper) for paper, rows in found.items()])
-    write_atomic(HERE / "verdicts.csv", whole[["paper", *COLUMNS]].to_csv(index=False, float_format="%.4g"))
-    for rows in found.values():
-        print("\n".join([*markdown(rows), ""]))
+    write_atomic(HERE / "verdicts.csv", whole[["paper", *COLUMNS, "verdict"]].to_csv(index=False, float_format="%.4g"))
 
 
 if __name__ == "__main__":

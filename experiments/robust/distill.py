@@ -1,11 +1,12 @@
 """The default recipe with distillation from a clean teacher, as in "Noisy Machines" (arXiv 2001.04974).
 
     python experiments/robust/distill.py --config experiments/robust/small/parts.yaml --seeds 0 6 7 \
-                                         --teachers "sgd/seed{seed}/best.safetensors" --out distilled
+                                         --teachers "sgd/seed{seed}/last.safetensors" --out distilled
 
-The teacher is the network that was trained without noise from the same train seed, in evaluation mode; it sees what the
-student sees. The loss is (1 - a) cross-entropy + a T^2 KL(teacher || student), both at temperature T. The student has
-as many steps as without; the teacher's training and its passes, one forward a step, come on top.
+The teacher is the last epoch of the network that was trained without noise from the same train seed, in evaluation
+mode; it sees what the student sees. The loss is (1 - a) cross-entropy + a T^2 KL(teacher || student), both at
+temperature T. The student has as many steps as without; the teacher's training and its passes, one forward a step, come
+on top.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def initial(config: TrainConfig, seed: int) -> nn.Module:
         return build_model(config.model, config.model_args)
 
 
-def train_seed(config: TrainConfig, seed: int, teacher: Path, share: float, temperature: float, folder: Path) -> None:
+def train_seed(
+    config: TrainConfig, seed: int, teacher: Path, share: float, temperature: float, folder: Path, training: str
+) -> None:
     """Train one student and write the weights of its best and last epoch, and a table of all epochs."""
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
     rest, held_out = load_data(config.data, "train").split(config.held_out, Stream(config.seed, "held-out"))
@@ -97,7 +100,7 @@ def train_seed(config: TrainConfig, seed: int, teacher: Path, share: float, temp
     rows = pd.DataFrame([{"train_seed": seed} | epoch.as_row() for epoch in epochs])
     write_atomic(folder / METRICS_FILE, rows[["train_seed", *(f.name for f in fields(Epoch))]].to_csv(index=False))
     said = {"method": METHOD, "model": config.model, "normalize": str(normalize), "train_seed": str(seed)}
-    said["training_sha256"] = configuration_sha256(config.as_dict())
+    said["training_sha256"] = training
     chosen = max(epoch.epoch for epoch in epochs if epoch.best)
     write_weights(folder / BEST_FILE, trainer.best_state, said | {"epoch": str(chosen)})
     write_weights(folder / LAST_FILE, trainer.kept, said | {"epoch": str(config.epochs)})
@@ -114,13 +117,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     content = read_settings(args.config)
     config = replace(checked_settings(TrainConfig, content.get("base", content)), label=METHOD).resolved()
-    own = {"teacher": args.teachers, "share": args.share, "temperature": args.temperature}
-    with ResultFolder(args.out, "training", config.as_dict() | own, environment({"device": "cpu"})):
-        for seed in args.seeds:
+    teachers = {seed: Path(args.teachers.format(seed=seed)) for seed in args.seeds}
+    first = read_weights(teachers[args.seeds[0]]).metadata.get("training_sha256")
+    own = {"teacher": first, "share": args.share, "temperature": args.temperature}
+    configuration = config.as_dict() | own
+    training = configuration_sha256(configuration)
+    with ResultFolder(args.out, "training", configuration, environment({"device": "cpu"})):
+        for seed, teacher in teachers.items():
             folder = args.out / f"seed{seed}"
             if not (folder / LAST_FILE).is_file():  # the last that is written
-                teacher = Path(args.teachers.format(seed=seed))
-                train_seed(config, seed, teacher, args.share, args.temperature, make_folder(folder))
+                train_seed(config, seed, teacher, args.share, args.temperature, make_folder(folder), training)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import noiserobust as nr
 from noiserobust.cli import main
 from noiserobust.models.weights import read_weights
 from noiserobust.results.schema import MANIFEST_FILE
+from noiserobust.results.trainings import configuration_sha256
 
 distill = load("robust/distill")
 TRAINING = {"model": "digits-mlp", "data": "digits", "epochs": 2, "batch_size": 256, "select": {"draws": 1}}
@@ -58,4 +60,6 @@ def test_the_divergence_is_the_formula() -> None:
 def test_the_folder_says_how_it_was_trained(folder: Path, tmp_path: Path) -> None:
     weights = read_weights(distilled(folder, tmp_path))
     assert weights.metadata["method"] == "distilled"
-    assert '"temperature": 4.0' in (tmp_path / MANIFEST_FILE).read_text()
+    configuration = json.loads((tmp_path / MANIFEST_FILE).read_text())["configuration"]
+    assert (configuration["share"], configuration["temperature"]) == (0.5, 4.0)
+    assert weights.metadata["training_sha256"] == configuration_sha256(configuration)
