@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from finding import At, Fall, Finding, Minus, StillBest, Sum, ahead
+from recorded import KERNELS, MARWP, MIXED, PLAIN, SMALL, WAS
 
-SMALL, LAST, EPOCHS = (f"incorruptible/small/{name}" for name in ("results", "last", "figure1"))
+LAST, EPOCHS = "incorruptible/small/last", "incorruptible/small/figure1"
 RWPS = tuple(f"rwp {s:g}" for s in (0.05, 0.1, 0.2, 0.3))
 SAMS = tuple(f"sam {s:g}" for s in (0.05, 0.1, 0.2))
 RAMPED = "rwp 0.2 quadratic 0.7"
@@ -106,11 +107,11 @@ FIGURE_1 = (
     ),
 )
 
-RWP, CORRUPTED = "rwp/small/results", "rwp/small/corrupted/evaluate/severity-5"
+CORRUPTED = "rwp/small/corrupted/evaluate/severity-5"
 
 
 def _clean(a: str, b: str) -> Sum:
-    return ahead(RWP, a, b, 0)
+    return ahead(MIXED, a, b, 0)
 
 
 LI = (
@@ -138,7 +139,6 @@ LI = (
 )
 """Of "Efficient generalization improvement guided by random weight perturbation"."""
 
-MARWP = "marwp/small/results"
 SIGMAS = (0.01, 0.02, 0.04, 0.08)
 
 
@@ -179,15 +179,18 @@ LI_2024 = (
 )
 """Of "Revisiting random weight perturbation for efficiently improving generalization"."""
 
-WAS, KERNELS = "was/small/results", "kernel-translate-crop"
-
 WEIGHT_AUGMENTATION = (
-    Finding("AOM", "plain weights gain accuracy", "WAS 0.22 − SGD", ahead(WAS, "was 0.22", "sgd", 0, KERNELS)),
+    *(
+        Finding(
+            "AOM", "plain weights gain accuracy", f"WAS {p:g} − SGD", ahead(WAS, f"was {p:g}", "sgd", PLAIN, KERNELS)
+        )
+        for p in (0.05, 0.1, 0.22)
+    ),
     Finding(
         "DOM",
         "transformed weights are as good as plain ones, within 1",
         "WAS 0.22, transformed − plain",
-        Sum(WAS, (At("was 0.22", 0.22, 1, KERNELS), At("was 0.22", 0, -1, KERNELS))),
+        Sum(WAS, (At("was 0.22", 0.22, 1, KERNELS), At("was 0.22", PLAIN, -1, KERNELS))),
         1.0,
     ),
     Finding(

@@ -74,8 +74,9 @@ def means(folder: str, noise: str, levels: Sequence[float], rows: Rows, corner: 
 
 
 def _heads(noise: str, levels: Sequence[float]) -> Lines:
-    symbol = "t" if noise.startswith("pcm") else {"laplace": "b", "kernel-translate-crop": "p"}.get(noise, "sigma")
-    return ["clean" if level == 0 else f"{symbol} = {_level(symbol, level)}" for level in levels]
+    symbol = "t" if noise.startswith("pcm") else {"laplace": "b", KERNELS: "p"}.get(noise, "sigma")
+    special = {0.0: "clean", PLAIN: "clean, calibrated"}
+    return [special.get(level) or f"{symbol} = {_level(symbol, level)}" for level in levels]
 
 
 def _level(symbol: str, level: float) -> str:
@@ -99,6 +100,8 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
 SMALL = "incorruptible/small/results"
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
 MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
+KERNELS, PLAIN = "kernel-translate-crop+batchnorm-calibration", 1e-9
+"""Noise of weight augmentation, and its level at which no kernel moves but batch norm is calibrated."""
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2)
 RWP, SAM = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)
 
@@ -224,7 +227,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
         for said, level in (("clean", 0.0), ("noisy", 0.2))
     },
     "marwp-others": lambda: means(MARWP, "gaussian", (0.0, 0.1, 0.2, 0.3), constant("sam", SAM)),
-    "was": lambda: means(WAS, "kernel-translate-crop", (0.0, 0.05, 0.1, 0.22), constant("was", (0.05, 0.1, 0.22))),
+    "was": lambda: means(WAS, KERNELS, (0.0, PLAIN, 0.05, 0.1, 0.22), constant("was", (0.05, 0.1, 0.22))),
     "parts": lambda: means(PARTS, "gaussian", SIGMAS, each("robust", "mixing", "two draws", "distilled")),
     "parts-pcm": lambda: means(PARTS, PCM, TIMES, each("robust", "mixing", "two draws", "distilled")),
     **{

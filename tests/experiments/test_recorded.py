@@ -199,10 +199,11 @@ def of_grids(folder: str) -> pd.DataFrame:
         sweep = read(EXPERIMENTS / f"{grid}.yaml")
         for job, evaluation in product(sweep.jobs.values(), sweep.evaluations.values()):
             noise = build_noise(evaluation.noise)
+            name = noise.name + (f"+{evaluation.calibrate}-calibration" if evaluation.calibrate else "")
             levels = [0.0 if level == "clean" else noise.parse_level(level) for level in evaluation.levels]
             for level, metric in product(levels, evaluation.metrics):
                 where = {"method": job.method, "train_seed": job.seed, "weights": job.name, "n_examples": 100}
-                where |= {"noise": noise.name, "level_name": noise.level_name, "level": level}
+                where |= {"noise": name, "level_name": noise.level_name, "level": level}
                 found += [where | {"metric": metric, "draw": k} for k in range(1 if level == 0 else 3)]
     draws = pd.DataFrame(found).drop_duplicates()
     values = np.random.default_rng(0).uniform(20, 60, len(draws))
