@@ -26,8 +26,9 @@ def test_each_grid_is_valid_and_has_several_train_seeds(path: Path) -> None:
 @pytest.mark.parametrize("scale", ["", "small/"])
 def test_tables_share_trainings(scale: str) -> None:
     table = {n: set(sweep(EXPERIMENTS / f"incorruptible/{scale}table{n}.yaml").jobs) for n in (1, 2, 3, 8, 9)}
-    for other in (1, 2, 8, 9):
-        assert table[3] & table[other], other
+    seeds = 3
+    for other, least in {1: 2, 2: 2, 8: 2, 9: 1}.items():  # and SGD, which all have
+        assert len(table[3] & table[other]) >= seeds * (1 + least), other
 
 
 def test_published_numbers_of_a_table_are_where_the_paper_has_them() -> None:
