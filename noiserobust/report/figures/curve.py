@@ -124,6 +124,8 @@ def _label_methods(axes: Axes, table: NoiseTable, shown: Sequence[str], methods:
         color, _ = look(methods, method)
         end = table.cells[method, last[method]].mean
         drift_without_levels = table.level_name == "t" and last[method] == CLEAN
+        # To the start of the name: by default it would go for the middle, and through the name where it is steep.
+        leader = {"arrowstyle": "-", "relpos": (0, 0.5), "color": color, "linewidth": 0.8, "alpha": 0.7}
         axes.annotate(
             name,
             xy=(1.0, end) if drift_without_levels else (last[method], end),
@@ -133,7 +135,7 @@ def _label_methods(axes: Axes, table: NoiseTable, shown: Sequence[str], methods:
             va="center",
             annotation_clip=False,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.8, "alpha": 0.7, "shrinkA": 1, "shrinkB": 9},
+            arrowprops={**leader, "shrinkA": 1, "shrinkB": 9},
         )
 
 
