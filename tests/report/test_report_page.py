@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_folders import PCM, analyses_of, make_folder, make_rows
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from report_folders import PCM, analyses_of, given_rows, make_folder, make_rows
 from report_pages import files_of, page_of
 
 from noiserobust.errors import InvalidValueError, MissingFileError, OutputError
 from noiserobust.report import Report, write_report
+from noiserobust.report.figures import curve
 from noiserobust.report.figures.curve import describe, draw_curve
 from noiserobust.report.figures.levels import time_ticks
 from noiserobust.report.figures.style import inline_svg, look, spread
@@ -427,6 +431,22 @@ def test_many_methods_are_drawn_and_told_apart(tmp_path):
     assert all(f"method {i:02}" in svg for i in range(14))
     looks = [look(table.methods, m) for m in table.methods]
     assert len(set(looks)) == 14
+
+
+def test_a_leader_ends_before_its_name(tmp_path):
+    """However far the names of many curves that end together are pushed apart."""
+    levels = (0.0, 0.1)
+    ends = [20.0, *(80.0 + 0.01 * i for i in range(13))]
+    rows = given_rows({(f"method {i:02}", 0): {x: [end] for x in levels} for i, end in enumerate(ends)})
+    (table,) = make_tables(gather([make_folder(tmp_path / "many", rows)]))
+    figure = Figure((8.6, 4.3), layout="constrained")
+    curve._plot(figure, table, table.methods, narrow=False)
+    FigureCanvasAgg(figure).draw()
+    labels = [text for text in figure.axes[0].texts if text.get_text().startswith("method")]
+    assert len(labels) == 14
+    for label in labels:
+        leader = label.arrow_patch.get_path().transformed(label.arrow_patch.get_transform()).vertices
+        assert leader[:, 0].max() <= Text.get_window_extent(label).x0 + 1
 
 
 def test_a_noise_without_a_noisy_level_has_a_table_and_no_verdict(tmp_path):
