@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from finding import At, Fall, Finding, Minus, StillBest, Sum, ahead
-from recorded import KERNELS, MARWP, MIXED, PLAIN, SMALL, WAS
+from recorded import KERNELS, LAST, MARWP, MIXED, PLAIN, SMALL, WAS
 
-LAST, EPOCHS = "incorruptible/small/last", "incorruptible/small/figure1"
+EPOCHS = "incorruptible/small/figure1"
 RWPS = tuple(f"rwp {s:g}" for s in (0.05, 0.1, 0.2, 0.3))
 SAMS = tuple(f"sam {s:g}" for s in (0.05, 0.1, 0.2))
 RAMPED = "rwp 0.2 quadratic 0.7"

@@ -97,7 +97,7 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
     return table([corner, *heads], [[name, *row] for name, row in rows.items()])
 
 
-SMALL = "incorruptible/small/results"
+SMALL, LAST = "incorruptible/small/results", "incorruptible/small/last"
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
 MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
 KERNELS, PLAIN = "kernel-translate-crop+batchnorm-calibration", 1e-9
@@ -114,6 +114,9 @@ def constant(family: str, strengths: Sequence[float]) -> dict[str, list[str]]:
 def ramped(family: str, strengths: Sequence[float], fractions: Sequence[float]) -> dict[str, list[str]]:
     """Return a row for each strength and length of a quadratic ramp."""
     return {f"{family} {s:g}, {100 * f:g}%": [f"{family} {s:g} quadratic {f:g}"] for s in strengths for f in fractions}
+
+
+SCHEDULED = ("rwp 0.2 linear 0.7", "rwp 0.2 quadratic 0.7", "rwp 0.3 quadratic 0.7", "sam 0.2 quadratic 0.5")
 
 
 def schedules() -> dict[str, list[str]]:
@@ -214,6 +217,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "1": lambda: means(SMALL, "gaussian", SIGMAS, constant("rwp", RWP)),
     "2": lambda: means(SMALL, "gaussian", SIGMAS, constant("sam", SAM)),
     "3": lambda: means(SMALL, "gaussian", SIGMAS, schedules()),
+    "last": lambda: means(LAST, "gaussian", SIGMAS, constant("rwp", RWP) | constant("sam", SAM) | each(*SCHEDULED)),
     "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),

@@ -41,7 +41,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-record = load("record")
+record, trained = load("record"), load("trained")
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +133,9 @@ def test_what_was_made_otherwise_is_refused(swept, tmp_path):
     with pytest.raises(InvalidValueError, match="differs in \\['precision'\\]"):
         recorded(swept, results)
     assert files(results) == before
+
+
+def test_each_finished_training_has_its_last_weights_once(swept):
+    files = trained.last(swept / "out", [swept / "grid.yaml", swept / "grid.yaml"])
+    assert len(files) == len(set(files)) == len(GRID["grid"]) * len(GRID["seeds"])
+    assert all(file.is_file() for file in files)
