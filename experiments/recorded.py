@@ -99,6 +99,7 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
 
 SMALL, LAST = "incorruptible/small/results", "incorruptible/small/last"
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
+FINAL_LAST = "robust/small/final-last"
 MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
 KERNELS, PLAIN = "kernel-translate-crop+batchnorm-calibration", 1e-9
 """Noise of weight augmentation, and its level at which no kernel moves but batch norm is calibrated."""
@@ -201,14 +202,14 @@ MIXED_METHODS = ("sgd", "sam", "rwp", "rwp one batch", "sam two batches", "sam 3
 RIVALS = each("robust", "sgd", "rwp 0.2 quadratic 0.7", "tensor 0.1 clip 2")
 
 
-def _gains(noise: str, levels: Sequence[float]) -> Lines:
+def _gains(folder: str, noise: str, levels: Sequence[float], rivals: Iterable[str]) -> Lines:
     """Return by how many points the recipe is ahead of its rivals, with intervals over train seeds."""
     from finding import Finding, ahead
     from verdicts import judged
 
     rows = []
-    for rival in list(RIVALS)[1:]:
-        found = [judged(Finding("", "", "", ahead(FINAL, "robust", rival, level, noise))) for level in levels]
+    for rival in rivals:
+        found = [judged(Finding("", "", "", ahead(folder, "robust", rival, level, noise))) for level in levels]
         rows.append([rival, *(f"{r['difference']:+.1f} ({r['low']:+.1f} to {r['high']:+.1f})" for r in found)])
     return table(["robust minus ...", *_heads(noise, levels)], rows)
 
@@ -242,8 +243,10 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
     "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),
     "final-pcm": lambda: means(FINAL, PCM, TIMES, RIVALS),
-    "gains": lambda: _gains("gaussian", SIGMAS),
-    "gains-pcm": lambda: _gains(PCM, TIMES),
+    "gains": lambda: _gains(FINAL, "gaussian", SIGMAS, list(RIVALS)[1:]),
+    "final-last": lambda: means(FINAL_LAST, "gaussian", (0.0, 0.2), each("robust", "sgd")),
+    "gains-last": lambda: _gains(FINAL_LAST, "gaussian", (0.0, 0.2), ["sgd"]),
+    "gains-pcm": lambda: _gains(FINAL, PCM, TIMES, list(RIVALS)[1:]),
     "digits": lambda: means(
         DIGITS, PCM, (0.0, 1.0, *TIMES), each("robust", "robust, levels from 0 to 0.4", "rwp 0.2", "sgd")
     ),

@@ -69,7 +69,7 @@ def markdown(found: pd.DataFrame) -> list[str]:
             str(row["verdict"]),
             f"{row['difference']:+.1f}",
             "" if pd.isna(row["low"]) else f"{row['low']:+.1f} to {row['high']:+.1f}",
-            "" if pd.isna(row["p"]) else f"{row['p']:.3f}",
+            "" if pd.isna(row["p"]) else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}",
             str(row["n_seeds"]),
         ]
         for row in found.to_dict("records")

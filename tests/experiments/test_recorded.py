@@ -185,6 +185,7 @@ GRIDS = {
     "was/small/results": ["was/small/digits"],
     "robust/small/ablation": ["robust/small/ablation"],
     "robust/small/final": ["robust/small/final"],
+    "robust/small/final-last": ["robust/small/final"],
     "robust/small/digits": ["robust/small/digits"],
     "robust/small/parts": ["robust/small/parts"],
 }
