@@ -199,7 +199,14 @@ AROUND_03 = each(
     "multiplicative",
 )
 MIXED_METHODS = ("sgd", "sam", "rwp", "rwp one batch", "sam two batches", "sam 3 epochs", "rwp 3 epochs")
-RIVALS = each("robust", "sgd", "rwp 0.2 quadratic 0.7", "tensor 0.1 clip 2")
+RIVALS = each(
+    "robust",
+    "sgd",
+    "rwp 0.2 quadratic 0.7",
+    "rwp 0.3 quadratic 0.7",
+    "sam 0.2 quadratic 0.5",
+    "tensor 0.1 clip 2",
+)
 
 
 def _gains(folder: str, noise: str, levels: Sequence[float], rivals: Iterable[str]) -> Lines:
