@@ -2,7 +2,7 @@
 
 The paper's N(0, max|w| sigma^2) can be read in more ways than one: the largest weight of a filter or of the whole
 tensor, a standard deviation or a variance. If another reading, at some level, does to each network what the default
-does at another level, only the scale of sigma depends on how it is read, and no finding does.
+does at another level, only the scale of sigma at test depends on how it is read.
 """
 
 from __future__ import annotations
