@@ -29,9 +29,9 @@ Rows = Mapping[str, Sequence[str]]
 
 
 @cache
-def summary(folder: str) -> pd.DataFrame:
-    """Return the summary of all accuracies below a folder, by method, noise and level."""
-    draws = gather([HERE / folder]).draws
+def summary(*folders: str) -> pd.DataFrame:
+    """Return the summary of all accuracies below folders, by method, noise and level."""
+    draws = gather([HERE / folder for folder in folders]).draws
     found = summarize(draws[draws["metric"] == "accuracy"])
     return found.set_index(["method", "noise", "level"]).sort_index()
 
@@ -47,15 +47,17 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text: int = 1) ->
     return [f"| {line} |" for line in [*lines, *(" | ".join(cells) for cells in rows)]]
 
 
-def means(folder: str, noise: str, levels: Sequence[float], rows: Rows, corner: str = "trained with") -> Lines:
-    """Return a table of what a folder has: a row a method, or the best of several, a column a level.
+def means(
+    folder: str, noise: str, levels: Sequence[float], rows: Rows, *others: str, corner: str = "trained with"
+) -> Lines:
+    """Return a table of what a folder, and others, have: a row a method, or the best of several, a column a level.
 
     The highest mean of a column is bold.
 
     Raises:
         KeyError: if a method is not recorded at a level.
     """
-    known = summary(folder)
+    known = summary(folder, *others)
     best = {
         name: [max((known.loc[(m, noise, level)] for m in methods), key=lambda r: r["mean"]) for level in levels]
         for name, methods in rows.items()
@@ -97,7 +99,7 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
     return table([corner, *heads], [[name, *row] for name, row in rows.items()])
 
 
-SMALL, LAST = "incorruptible/small/results", "incorruptible/small/last"
+SMALL, LAST, NETWORKS = (f"incorruptible/small/{name}" for name in ("results", "last", "networks"))
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
 FINAL_LAST = "robust/small/final-last"
 MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
@@ -105,6 +107,8 @@ KERNELS, PLAIN = "kernel-translate-crop+batchnorm-calibration", 1e-9
 """Noise of weight augmentation, and its level at which no kernel moves but batch norm is calibrated."""
 SIGMAS = (0.0, 0.05, 0.1, 0.15, 0.2)
 RWP, SAM = (0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)
+COMPARED, RAMPED = ("sgd", "sam 0.1", "rwp 0.2"), "rwp 0.2 quadratic 0.7"
+"""Methods on networks of several sizes."""
 
 
 def constant(family: str, strengths: Sequence[float]) -> dict[str, list[str]]:
@@ -129,6 +133,11 @@ def schedules() -> dict[str, list[str]]:
         "sam constant": [f"sam {s:g}" for s in SAM],
         "sam quadratic": ["sam 0.2 quadratic 0.5"],
     }
+
+
+def networks(unit: str, sizes: Sequence[int], own: int, methods: Sequence[str]) -> dict[str, list[str]]:
+    """Return a row for each network and method; methods of the network of ``own`` size are recorded without it."""
+    return {f"{n} {unit}, {m}": [m if n == own else f"{n} {m}"] for n in sizes for m in methods}
 
 
 def each(*methods: str) -> dict[str, list[str]]:
@@ -198,7 +207,7 @@ AROUND_03 = each(
     "arwp",
     "multiplicative",
 )
-MIXED_METHODS = ("sgd", "sam", "rwp", "rwp one batch", "sam two batches", "sam 3 epochs", "rwp 3 epochs")
+MIXED_METHODS = ("sgd", "sam", "rwp", "rwp one batch", "sam two batches", "sam 2 epochs", "rwp 2 epochs")
 RIVALS = each(
     "robust",
     "sgd",
@@ -227,8 +236,10 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "3": lambda: means(SMALL, "gaussian", SIGMAS, schedules()),
     "last": lambda: means(LAST, "gaussian", SIGMAS, constant("rwp", RWP) | constant("sam", SAM) | each(*SCHEDULED)),
     "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
+    "5": lambda: means(SMALL, "gaussian", SIGMAS, networks("layers", (8, 14, 20), 20, COMPARED), NETWORKS),
+    "6": lambda: means(SMALL, "gaussian", SIGMAS, networks("channels", (4, 8, 12), 8, (*COMPARED, RAMPED)), NETWORKS),
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
-    "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.1, 0.2), (0.3, 0.5))),
+    "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.2,), (0.3, 0.5))),
     "gpu-hours": _hours,
     "readings": _readings,
     "mixed": lambda: means(MIXED, "gaussian", (0.0, 0.05, 0.1), each(*MIXED_METHODS)),
@@ -244,7 +255,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "parts-pcm": lambda: means(PARTS, PCM, TIMES, each("robust", "mixing", "two draws", "distilled")),
     **{
         f"verdicts-{p}": (lambda p=p: _verdicts(p))
-        for p in ("incorruptible", "incorruptible-last", "rwp", "marwp", "was")
+        for p in ("incorruptible", "incorruptible-last", "incorruptible-networks", "rwp", "marwp", "was")
     },  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),

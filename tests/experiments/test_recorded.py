@@ -179,6 +179,7 @@ GRIDS = {
         f"incorruptible/small/{g}" for g in ("table1", "table2", "table3", "table8", "table9", "readings")
     ],
     "incorruptible/small/last": [f"incorruptible/small/table{n}" for n in (1, 2, 3)],
+    "incorruptible/small/networks": ["incorruptible/small/table5", "incorruptible/small/table6"],
     "rwp/small/results": ["rwp/small/tables"],
     **{f"rwp/small/corrupted/evaluate/severity-{n}": ["rwp/small/corrupted"] for n in range(1, 6)},
     "marwp/small/results": ["marwp/small/ablation"],
@@ -218,7 +219,10 @@ def all_grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     caches = (recorded.summary, finding._draws, finding._accuracies)
     for cached in caches:
         cached.cache_clear()
-    gathered = lambda folders: SimpleNamespace(draws=of_grids(folders[0].relative_to(EXPERIMENTS).as_posix()))  # noqa: E731
+
+    def gathered(folders: list[Path]) -> SimpleNamespace:
+        return SimpleNamespace(draws=pd.concat([of_grids(f.relative_to(EXPERIMENTS).as_posix()) for f in folders]))
+
     for module in (finding, recorded):
         monkeypatch.setattr(module, "gather", gathered)
     monkeypatch.chdir(EXPERIMENTS.parent)
