@@ -27,7 +27,6 @@ from noiserobust.config import TrainConfig
 from noiserobust.data.normalize import parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
 from noiserobust.evaluate.heldout import held_out_score
-from noiserobust.models.registry import build_model
 from noiserobust.models.weights import fit_weights, read_weights, write_weights
 from noiserobust.results.files import make_folder, write_atomic
 from noiserobust.results.manifest import environment
@@ -35,7 +34,7 @@ from noiserobust.results.store import ResultFolder
 from noiserobust.results.trainings import METRICS_FILE, configuration_sha256
 from noiserobust.rng import Stream
 from noiserobust.train.progress import Epoch
-from noiserobust.train.runs import BEST_FILE, LAST_FILE
+from noiserobust.train.runs import BEST_FILE, LAST_FILE, initial_model
 from noiserobust.train.trainer import Trainer
 from noiserobust.yamlfile import read_settings
 
@@ -67,23 +66,17 @@ class Distilled(Trainer):
         return self.temperature**2 * kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 
-def initial(config: TrainConfig, seed: int) -> nn.Module:
-    """Return the network that ``noiserobust train`` starts from."""
-    with Stream(config.seed, "initialisation", seed).as_torch_default():
-        return build_model(config.model, config.model_args)
-
-
 def train_seed(
     config: TrainConfig, seed: int, teacher: Path, share: float, temperature: float, folder: Path, training: str
 ) -> None:
     """Train one student and write the weights of its best and last epoch, and a table of all epochs."""
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
     rest, held_out = load_data(config.data, "train").split(config.held_out, Stream(config.seed, "held-out"))
-    master = initial(config, seed)
+    master = initial_model(config, seed)
     fit_weights(master, read_weights(teacher))
     score = held_out_score(held_out, normalize, config, seed, torch.device("cpu"))
     trainer = Distilled(
-        initial(config, seed),
+        initial_model(config, seed),
         rest,
         config,
         normalize,

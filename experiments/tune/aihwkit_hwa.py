@@ -72,7 +72,6 @@ from noiserobust.data.registry import default_normalize, load_data
 from noiserobust.errors import InvalidValueError
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.models.batchnorm import recalibrate
-from noiserobust.models.registry import build_model
 from noiserobust.models.weights import fit_weights, read_weights, write_weights
 from noiserobust.results.files import make_folder, write_atomic
 from noiserobust.results.manifest import environment
@@ -81,7 +80,7 @@ from noiserobust.results.trainings import METRICS_FILE, configuration_sha256
 from noiserobust.rng import Stream
 from noiserobust.train.progress import Epoch
 from noiserobust.train.recipe import build_lr_schedule
-from noiserobust.train.runs import BEST_FILE, LAST_FILE
+from noiserobust.train.runs import BEST_FILE, LAST_FILE, initial_model
 from noiserobust.yamlfile import read_settings
 
 METHOD = "aihwkit-hwa"
@@ -192,10 +191,9 @@ def to_digital(analog: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in state.items()}
 
 
-def initial_model(config: TrainConfig, seed: int, pretrained: Path | None) -> nn.Module:
+def start(config: TrainConfig, seed: int, pretrained: Path | None) -> nn.Module:
     """Return the network that ``noiserobust train`` starts from, or has ended with."""
-    with Stream(config.seed, "initialisation", seed).as_torch_default():
-        model = build_model(config.model, config.model_args)
+    model = initial_model(config, seed)
     if pretrained is not None:
         fit_weights(model, read_weights(weights_of(pretrained, seed)))
     return model
@@ -212,7 +210,7 @@ def train_seed(
     metadata: Mapping[str, str],
 ) -> None:
     """Train one network and write the weights of its best and its last epoch, and a table of all epochs."""
-    digital = initial_model(config, seed, hwa.pretrained)
+    digital = start(config, seed, hwa.pretrained)
     analog = to_analog(digital, hwa.settings)
     optimizer = AnalogSGD(
         analog.parameters(),
@@ -232,7 +230,7 @@ def train_seed(
         own = stream.child("epoch", number)
         order = torch.from_numpy(own.child("order").permutation(len(rest)))
         analog.train()
-        start, total, lr = time.perf_counter(), 0.0, 0.0
+        began, total, lr = time.perf_counter(), 0.0, 0.0
         with own.child("torch").as_torch_default():  # aihwkit's noise has no generator of its own
             for step in range(steps):
                 batch = order[step * config.batch_size : (step + 1) * config.batch_size]
@@ -245,7 +243,7 @@ def train_seed(
                 optimizer.step()
                 schedule.step()
                 total += loss.item()
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
         digital.load_state_dict(to_digital(analog))
         if hwa.statistics == "clean":
             recalibrate(digital, normalize(x).tensor_split(-(-len(x) // 128)))

@@ -138,7 +138,7 @@ def train_seeds(
             f"Expected the training data {config.data} to be arrays (x, y), but got a DataLoader; use "
             "PerturbedOptimizer in a loop of your own"
         )
-    _check_fits(_build(config, seeds[0]), data, normalize, device)
+    _check_fits(initial_model(config, seeds[0]), data, normalize, device)
     configuration = {**config.as_dict(), "normalize": str(normalize), "data_sha256": data.sha256()}
     configuration["files_sha256"] = files = _files_of(config)
     metadata = {
@@ -163,7 +163,7 @@ def train_seeds(
                 continue
             _check_unchanged(files, _files_of(config))
             score = make_score(held_out, normalize, config, seed, device) if held_out else None
-            model = _build(config, seed)
+            model = initial_model(config, seed)
             trainer = Trainer(model, rest, config, normalize, train_seed=seed, device=device, score=score, ranks=ranks)
             recorder = None
             if make_recorder and config.record.every is not None and ranks.leads:
@@ -210,7 +210,13 @@ def _trained(method: MethodConfig) -> dict[str, str]:
     return said
 
 
-def _build(config: TrainConfig, train_seed: int) -> nn.Module:
+def initial_model(config: TrainConfig, train_seed: int) -> nn.Module:
+    """Return the network that a training starts from, on the CPU in torch's default precision.
+
+    Args:
+        config: of the training; its ``seed``, ``model`` and ``model_args`` count.
+        train_seed: which of its networks, >= 0.
+    """
     with Stream(config.seed, "initialisation", train_seed).as_torch_default():
         return build_model(config.model, config.model_args)
 
