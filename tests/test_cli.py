@@ -149,6 +149,7 @@ class TestEvaluate:
         assert draws.groupby("level").size().to_dict() == {0.0: 1, 1.0: 2, 86400.0: 2}
         assert set(draws.level_name) == {"t"}
 
+    @pytest.mark.slow
     def test_interrupted_by_ctrl_c_it_goes_on(self, weights, tmp_path):
         out = tmp_path / "out"
         arguments = [sys.executable, "-m", "noiserobust", *evaluation(weights, out, levels=["0.1", "0.2"], draws=150)]
@@ -398,6 +399,7 @@ class TestOtherVerbs:
     def test_misspelt_verb(self, run):
         assert "did you mean 'evaluate'?" in refused(run("evalute"))
 
+    @pytest.mark.slow
     def test_report(self, run, weights, tmp_path):
         assert run(*evaluation(weights, tmp_path / "out"))[0] == 0
         status, out, _ = run("report", tmp_path / "out", "--out", tmp_path / "report")

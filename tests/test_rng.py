@@ -308,6 +308,7 @@ def test_an_error_in_a_thread_is_raised_and_the_threads_go_on(monkeypatch):
     assert set(range(10, 19)) <= set(done)
 
 
+@pytest.mark.slow
 def test_numbers_can_be_drawn_after_a_fork():
     code = (
         "import os, sys\nimport torch\ntorch.set_num_threads(2)\nfrom noiserobust import Stream\n"

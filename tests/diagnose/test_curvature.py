@@ -91,6 +91,7 @@ class TestQuadratic:
 
 class TestNetwork:
     @pytest.mark.parametrize("select", ["trained", "crossbar"])
+    @pytest.mark.slow
     def test_against_automatic_differentiation(self, select):
         model, (x, y) = smooth(), features()
         noise = nr.GaussianNoise(0.2)

@@ -202,6 +202,7 @@ class TestSharpness:
 
 
 class TestGradients:
+    @pytest.mark.slow
     def test_the_tables_are_what_the_functions_find(self, run, weights, tmp_path):
         noise = {"rho": None, "noise": "laplace", "level": 0.1, "draws": 2, "batch_statistics": True}
         status, printed, _ = run(*arguments("gradients", weights, tmp_path / "out", **noise))

@@ -181,6 +181,7 @@ def test_drift_and_spread_are_those_of_the_device():
 
 @pytest.mark.parametrize("name", ["reram-wan-2022", "reram-cmo-coarse"])
 @pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.slow
 def test_plot_writes_a_picture(capsys, name, kind, tmp_path):
     path = tmp_path / "a" / f"{name}.{kind}"
     status, out, _ = run(capsys, "profiles", "plot", name, "--out", path)

@@ -71,6 +71,7 @@ def plain_accuracy(seed: int, draw: int, noisy: list[str]) -> float:
         return 100 * sum(int(model(x[i : i + 1]).argmax()) == int(y[i]) for i in range(len(y))) / len(y)
 
 
+@pytest.mark.slow
 def test_each_condition_is_what_a_plain_loop_finds():
     """Each weight with the numbers of its own stream, whatever else is noisy; means and changes by hand."""
     table = diagnose().layers
@@ -100,6 +101,7 @@ def test_each_condition_is_what_a_plain_loop_finds():
     assert [sizes[layer] for layer in table["layer"]] == list(table["n_weights"])
 
 
+@pytest.mark.slow
 def test_each_part_is_an_ordinary_evaluation_that_may_carry_it_on(tmp_path):
     found = diagnose(tmp_path / "out", models=[network(0, Counted), network(1, Counted)]).layers.set_index("condition")
     models = [network(0, Counted), network(1, Counted)]
@@ -139,6 +141,7 @@ def test_what_falls_on_a_layer_does_not_depend_on_the_others(name):
         assert torch.equal(drawn([site])[site.name], together[site.name])
 
 
+@pytest.mark.slow
 def test_with_one_weight_file_changes_have_no_interval(tmp_path):
     table = diagnose(tmp_path, models=network()).layers
     assert table[["change_low", "change_high", "seed_std"]].isna().all(axis=None)
@@ -194,6 +197,7 @@ class TestResuming:
             assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes()
         assert len(list(rows_below(tmp_path / "out"))) == total
 
+    @pytest.mark.slow
     def test_what_is_finished_is_not_computed_again(self, tmp_path):
         diagnose(tmp_path, models=network(0, Counted))
         before = (tmp_path / "manifest.json").read_bytes(), (tmp_path / "sensitivity.csv").read_bytes()
@@ -202,6 +206,7 @@ class TestResuming:
         assert Counted.passes == 0
         assert before == ((tmp_path / "manifest.json").read_bytes(), (tmp_path / "sensitivity.csv").read_bytes())
 
+    @pytest.mark.slow
     def test_another_configuration_or_kind_is_refused(self, tmp_path):
         diagnose(tmp_path / "out", models=network())
         assert json.loads((tmp_path / "out/manifest.json").read_text())["kind"] == "sensitivity"
@@ -306,6 +311,7 @@ class TestDigital:
         assert second.digital.iloc[-1]["digital"] == "a.weight c.weight"  # b is given back
         pd.testing.assert_frame_equal(gates(65).digital, second.digital)
 
+    @pytest.mark.slow
     def test_a_fragile_layer_is_found_and_verified_on_other_chips(self, tmp_path):
         """Its filters hold a huge weight on an input that is always 0: noise in proportion drowns all others."""
         torch.manual_seed(11)
@@ -352,6 +358,7 @@ class TestDigital:
         assert digital["mean"][0] == mean(fresh_seed(seed))
         assert not digital["reached"][0]
 
+    @pytest.mark.slow
     def test_each_method_has_a_search_of_its_own(self, run, tmp_path):
         arguments = cli(tmp_path, weights=files(tmp_path, ["sgd", "rwp"]), wanted=1, draws=1)
         assert run(*arguments)[0] == 0
@@ -409,6 +416,7 @@ def cli(folder: Path, **changes) -> list[str]:
 
 
 class TestCommandLine:
+    @pytest.mark.slow
     def test_writes_tables_pictures_and_a_ranking(self, run, tmp_path):
         status, printed, _ = run(*cli(tmp_path, wanted=1))
         assert status == 0
@@ -535,6 +543,7 @@ class TestReport:
         assert svg.index(">c</text>") < svg.index(">a</text>") < svg.index(">b</text>")
 
     @pytest.mark.parametrize(("layers", "methods", "seeds"), [(3, 4, 3), (60, 1, 1), (60, 2, 2), (1, 1, 1)])
+    @pytest.mark.slow
     def test_from_few_layers_to_many(self, layers, methods, seeds):
         generator = np.random.default_rng(0)
         rows = []

@@ -154,6 +154,7 @@ class TestAscent:
 
 
 class TestAverage:
+    @pytest.mark.slow
     def test_of_a_quadratic_is_half_the_trace_and_an_error_of_five_percent_would_be_seen(self):
         model, (x, y) = Quadratic(matrix()), scales(4)
         noise = nr.GaussianNoise(1.0)

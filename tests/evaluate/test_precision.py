@@ -97,6 +97,7 @@ def many_chips() -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "loss"])
+@pytest.mark.slow
 def test_the_mean_is_that_of_many_chips_on_all_examples(metric: str, many_chips: pd.DataFrame) -> None:
     half_width = {"accuracy": 0.7, "loss": 0.004}[metric]
     plain = many_chips[many_chips["metric"] == metric]
@@ -178,6 +179,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[nr.EvaluationResult
 
 
 @pytest.mark.parametrize("after", [6, 27, 55])
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: Any, after: int, whole: tuple[nr.EvaluationResult, Path]
 ) -> None:
@@ -195,6 +197,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_end(
     assert manifest["configuration"]["until"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_computes_nothing_again(tmp_path: Path, monkeypatch: Any) -> None:
     evaluated(out=tmp_path)
     before = (tmp_path / "draws.csv").read_bytes()
@@ -287,6 +290,7 @@ def test_any_noise_can_be_sampled(noise: nr.Noise) -> None:
     assert found.precision()["half_width"].item() <= 2.0
 
 
+@pytest.mark.slow
 def test_calibrated_chips_can_be_sampled() -> None:
     noise = nr.DeviceNoise.from_profile("pcm-nandakumar-2019")
     calibration = nr.Calibration("column", MANY[0][:50])

@@ -29,6 +29,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"model": "digits-cnn", "weights": weights, "data": "digits", "noise": "gaussian", "levels": [0, 0.1, 0.3]}
 
 
+@pytest.mark.slow
 def test_it_counts_what_is_to_do_and_what_is_done(config: dict[str, Any]) -> None:
     plan = EvaluateConfig(**config, draws=6)
     found = rehearse_files(plan, Path("out"))
@@ -62,6 +63,7 @@ def test_its_time_is_that_of_the_draws_to_do(config: dict[str, Any], monkeypatch
     assert found.seconds == pytest.approx(2 * 121 * (1 + len(data) / 100))
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_precision(config: dict[str, Any]) -> None:
     plan = EvaluateConfig(**config, until=1.5)
     found = rehearse_files(plan, Path("out"))
@@ -77,6 +79,7 @@ def test_an_evaluation_of_a_precision(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--until", "2"], ["--precision", "bf16"], ["--metrics", "accuracy", "loss"]])
+@pytest.mark.slow
 def test_the_command_line(config: dict[str, Any], capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     words = "evaluate --model digits-cnn --weights w0.safetensors w1.safetensors --data digits --noise gaussian"
     words += " --levels 0 0.1 0.3 --out out --dry-run"

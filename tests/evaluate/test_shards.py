@@ -71,6 +71,7 @@ def test_parts_may_overlap_and_lack_draws(evaluated: Any, capsys: pytest.Capture
     assert same(whole, Path("again"))
 
 
+@pytest.mark.slow
 def test_parts_of_other_evaluations_are_refused(evaluated: Any, tmp_path: Path) -> None:
     one, other = evaluated("one", "--shard", "1/2"), evaluated("other", "--shard", "2/2", "--seed", "1")
     with pytest.raises(InvalidValueError, match=r"but one and other differ in data\.sha256, seed"):

@@ -88,6 +88,7 @@ class TestScript:
         clean, noisy = held_out_score(held_out, normalize, config, 0, torch.device("cpu"))(model)
         assert (row["held_out_accuracy"], row["held_out_perturbed_accuracy"]) == (clean, noisy)
 
+    @pytest.mark.slow
     def test_it_is_deterministic_by_seed(self, trained, tmp_path):
         torch.manual_seed(7)
         hwa.main(["--seeds", "1", "--epochs", "1", "--out", str(tmp_path)])
@@ -104,8 +105,9 @@ class TestScript:
         with pytest.raises(nr.NoiseRobustError, match=r"modifier\.std_dev"):
             hwa.main(["--seeds", "0", "--epochs", "1", "--std-dev", "0.06", "--out", str(trained)])
 
+    @pytest.mark.slow
     def test_a_trained_network_can_be_the_start(self, trained, tmp_path):
-        start = hwa.initial_model(TrainConfig("digits-cnn", "digits"), 1, trained).state_dict()
+        start = hwa.start(TrainConfig("digits-cnn", "digits"), 1, trained).state_dict()
         kept = read_weights(trained / "seed1" / "best.safetensors").state
         assert all(torch.equal(start[name], kept[name]) for name in kept)
         hwa.main(["--seeds", "1", "--epochs", "1", "--pretrained", str(trained), "--out", str(tmp_path)])
@@ -169,6 +171,7 @@ class TestTraining:
         for name in wanted:  # split, initial weights and order are the same
             torch.testing.assert_close(found[name], wanted[name], rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.slow
     def test_statistics_can_be_those_of_the_trained_weights(self, tmp_path, trained):
         hwa.main(["--seeds", "0", "--epochs", "1", "--statistics", "clean", "--out", str(tmp_path)])
         clean, left = (read_weights(f / "seed0" / "last.safetensors").state for f in (tmp_path, trained))

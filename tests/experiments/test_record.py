@@ -83,6 +83,7 @@ def test_trainings_are_known_to_the_report(swept, tmp_path):
     assert gathered.strangers == ()
 
 
+@pytest.mark.slow
 def test_it_does_not_matter_what_is_recorded_first_or_again(swept, tmp_path):
     whole = files(recorded(swept, tmp_path / "whole"))
     parts = tmp_path / "parts"

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from commands import Ended, Forks, content
 
+pytestmark = pytest.mark.slow
+
 NET = """
 import torch
 from torch import nn

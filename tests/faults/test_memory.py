@@ -86,6 +86,7 @@ class TestEvaluation:
         return nr.evaluate(model, settings.pop("data", (data.x, data.y)), **settings).draws
 
     @pytest.mark.parametrize("kind", SHORT)
+    @pytest.mark.slow
     def test_batches_are_halved_until_they_fit_and_stay_so(self, kind: str, caplog: pytest.LogCaptureFixture) -> None:
         hungry = Hungry(5, short=SHORT[kind])
         found = self.draws(network(hungry), batch_size=32)
@@ -97,6 +98,7 @@ class TestEvaluation:
         ]
         assert all("\n" not in line for line in said)
 
+    @pytest.mark.slow
     def test_the_weights_are_those_of_the_chip_and_the_model_is_left_alone(self) -> None:
         """A pass that failed is not redone on another chip, and leaves nothing behind."""
         model = network(Hungry(5))
@@ -120,6 +122,7 @@ class TestEvaluation:
         with pytest.raises(OutOfMemoryError, match=r"`batch_size` 32, on which the results depend, to fit into .* cpu"):
             self.draws(network(Hungry(5)), noise=profile, levels=["1d"], reads="batch", batch_size=32)
 
+    @pytest.mark.slow
     def test_not_even_one_example(self) -> None:
         with pytest.raises(
             OutOfMemoryError, match=r"one example at a time to fit into the memory of cpu, but got: CUDA"
@@ -219,6 +222,7 @@ class TestTraining:
         assert [row["micro_batches"] for row in trained(short)] == [2, 2]
         assert same(short.model, whole.model)
 
+    @pytest.mark.slow
     def test_as_often_as_it_takes(self, caplog: pytest.LogCaptureFixture) -> None:
         short = trainer(config(METHODS["sam"], batch_size=20), Hungry(3), norm=False)
         small = trainer(config(METHODS["sam"], batch_size=20, accumulate=10), norm=False)
@@ -244,6 +248,7 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("norm", "said"), [(False, "micro-batch of 1 example to"), (True, "micro-batch of 2 examples to")]
     )
+    @pytest.mark.slow
     def test_not_even_the_smallest(self, norm: bool, said: str) -> None:
         with pytest.raises(OutOfMemoryError, match=said):
             trained(trainer(config(METHODS["rwp"]), Hungry(0), norm=norm))
@@ -252,6 +257,7 @@ class TestTraining:
         with pytest.raises(OutOfMemoryError, match="stays as it is with m-sharpness: `accumulate` says it, here 2"):
             trained(trainer(config(MethodConfig("sam", per_micro_batch=True), accumulate=2), Hungry(3)))
 
+    @pytest.mark.slow
     def test_the_weights_are_the_clean_ones_after_the_error(self) -> None:
         training = trainer(config(METHODS["rwp"]), Hungry(0))
         before = {name: value.clone() for name, value in training.model.state_dict().items()}

@@ -186,6 +186,7 @@ class TestOneSignalAndAnother:
         assert end.status == -second
         assert end.seconds < 50
 
+    @pytest.mark.slow
     def test_it_is_heeded_where_python_drops_what_is_raised(self, forks: Forks, tmp_path: Path) -> None:
         """As in destructors, and in callbacks of libraries."""
         running = self.reached(forks, tmp_path, "dropping")

@@ -27,6 +27,7 @@ VERBS = ["evaluate", *(pytest.param(verb, marks=pytest.mark.thorough) for verb i
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.slow
 def test_at_the_same_time(verb: str, commands: dict[str, list[str]], forks: Forks, tmp_path: Path) -> None:
     """Paths are absolute, for each says what it says into a folder of its own."""
     assert forks.run(*commands[verb], "--out", "whole", folder=tmp_path).status == 0

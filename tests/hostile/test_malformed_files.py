@@ -43,6 +43,7 @@ def cases_of(items: list[Input], seed: int, home: Path, module: str = "readers")
     return cases
 
 
+@pytest.mark.slow
 def test_some_malformed_files_of_each_reader_are_refused_or_harmless(tmp_path):
     quick = [name for name in READERS if not name.startswith(SLOW)]
     cases = cases_of(plan(100, quick), 0, tmp_path)

@@ -151,6 +151,7 @@ def test_the_trainer_trains_as_the_plain_loop(method, accumulate: int, tmp_path)
 
 
 @pytest.mark.parametrize("averaged", [True, False])
+@pytest.mark.slow
 def test_without_noise_it_is_the_trainer_bit_for_bit(averaged: bool, tmp_path) -> None:
     class PlainTrainer(transformers.Trainer):
         def __init__(self, *args: object, method: None, **keywords: object) -> None:
@@ -182,6 +183,7 @@ def test_the_last_step_of_an_epoch_may_have_fewer_micro_batches(tmp_path) -> Non
     assert_same(model, expected)
 
 
+@pytest.mark.slow
 def test_the_logged_loss_is_the_clean_one(tmp_path) -> None:
     losses = []
     for method in (nr.Unperturbed(), METHODS["mixed"], METHODS["sam"], METHODS["rwp"]):
@@ -195,6 +197,7 @@ def test_the_logged_loss_is_the_clean_one(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", [METHODS["mixed-arwp"], METHODS["sam"]], ids=["arwp", "sam"])
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_identically(method, tmp_path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6, "gradient_accumulation_steps": 2}
     keywords = {"schedule": nr.QuadraticRamp(5, start=0.1)}
@@ -341,6 +344,7 @@ def test_without_the_packages_the_import_says_what_to_install(package: str, monk
         import noiserobust.integrations.huggingface  # noqa: F401
 
 
+@pytest.mark.slow
 def test_noise_falls_on_the_layers_of_gpt2_by_output_channel() -> None:
     from transformers.pytorch_utils import Conv1D
 

@@ -80,6 +80,7 @@ def test_channels_last_changes_the_memory_only(name):
 
 @families
 @torch.no_grad()
+@pytest.mark.slow
 def test_bf16_autocast_is_near_float32(name):
     expected = trained(name)(images(name))
     with torch.autocast("cpu", torch.bfloat16):

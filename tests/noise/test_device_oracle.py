@@ -154,6 +154,7 @@ FIGURES = {  # std of the error in % of the largest weight: while programming, t
 
 
 @pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.slow
 def test_the_spread_of_errors_is_the_known_one(name, gaussian):
     programming, by_time = FIGURES[name]
     still = {} if name == "reram-wan-2022" else {"drift_scale": 0.0, "read_noise_scale": 0.0}

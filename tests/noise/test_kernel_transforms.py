@@ -129,6 +129,7 @@ def test_the_loops_tell_the_other_direction_and_another_way_of_resizing() -> Non
         recognised("translate", old, np.roll(old, 1, 0))
 
 
+@pytest.mark.slow
 def test_transforms_follow_each_other_in_the_order_of_kinds() -> None:
     old = kernel(3, 3)
     both = nr.KernelTransform(0.7, kinds=("translate", "rot90"))

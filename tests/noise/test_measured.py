@@ -55,6 +55,7 @@ def truth(name):
 
 
 @pytest.mark.parametrize("device", [True, False])
+@pytest.mark.slow
 def test_known_parameters_are_recovered_and_intervals_hold_them(tmp_path, device):
     inside, total = 0, 0
     for seed in range(12):
@@ -117,6 +118,7 @@ def test_what_was_not_measured_is_refused(tmp_path):
     assert profile.with_overrides(g_max_us=20.0).mapping.g_max_us == 20
 
 
+@pytest.mark.slow
 def test_a_device_that_does_not_fall_is_refused(tmp_path):
     with pytest.raises(InvalidValueError, match=r"that fall with time or stay, but got a drift exponent of -0\.0"):
         fit(tmp_path, table(0, nu=(-0.05, 0.01)))

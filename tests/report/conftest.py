@@ -11,6 +11,14 @@ from report_folders import PCM, make_folder, make_rich, make_rows
 from noiserobust.report import Report, write_report
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count tests of the report that takes twenty seconds among the slow ones."""
+    for item in items:
+        if "rich" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def gaussian(tmp_path: Path) -> Path:
     """One small folder: SGD and SAM, three seeds, four draws."""

@@ -69,6 +69,7 @@ def test_figures_and_their_list_are_written(everything, tmp_path):
         assert said in svg
 
 
+@pytest.mark.slow
 def test_the_same_data_give_the_same_bytes_in_all_kinds(runs, tmp_path):
     for name in ("a", "b"):
         (figure,) = draw_figures([runs], tmp_path / name, ["rwp-5"], narrow=True)
@@ -77,6 +78,7 @@ def test_the_same_data_give_the_same_bytes_in_all_kinds(runs, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_contours_and_surfaces_stay_small(tmp_path):
     made = [configuration(f"S{rho}", "sam", rho=rho) for rho in (0.2, 0.5)]
     make_landscape(tmp_path / "plane", made, points=51)
@@ -90,6 +92,7 @@ def test_labels_are_no_formulas(tmp_path):
     assert "a_{$x$ &amp; &lt;b&gt;" in (tmp_path / "out" / "figure-rwp-5.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_says_a_line_a_figure(runs, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["figures", "--from", str(runs), "--out", str(out), "--only", "1", "7", "rwp-5"]) == 0
@@ -146,6 +149,7 @@ def test_out_has_to_be_a_folder_of_its_own(runs, tmp_path):
             draw_figures([runs], tmp_path / "out", **bad)
 
 
+@pytest.mark.slow
 def test_figures_of_an_earlier_call_go_if_they_are_stale_and_listed(runs, tmp_path):
     out = tmp_path / "out"
     draw_figures([runs], out, ["1", "rwp-5"], kinds=("svg", "png"))

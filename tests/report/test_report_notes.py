@@ -126,6 +126,7 @@ def test_evaluation_on_the_training_data_is_said(tmp_path):
     assert "SGD and SAM were trained, and the epoch chosen, on the very examples" in notes_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_numbers_on_training_data_are_of_training_examples(tmp_path):
     values = {
         (f"RWP-{v}", seed): {0.0: [90.0], 0.1: [70.0, 71.0], 0.2: [60.0, 61.0]} for v in (0.1, 0.2) for seed in (0, 1)

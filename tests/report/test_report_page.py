@@ -252,6 +252,7 @@ def test_the_figure_shows_both_uncertainties_apart(full):
     assert svg.count('id="FillBetweenPolyCollection') + svg.count('id="PolyCollection') == 2  # one band a method
 
 
+@pytest.mark.slow
 def test_one_weight_file_has_no_band_and_says_so(tmp_path):
     folder = make_folder(tmp_path / "one", list(make_rows(["SGD"], [0], "gaussian", "sigma", (0.0, 0.1), 3)))
     report = write_report([folder], tmp_path / "out")
@@ -278,11 +279,13 @@ def test_metrics_of_one_noise_get_files_of_their_own(tmp_path):
     assert names == ["g-sigma-accuracy", "g-sigma-loss"]
 
 
+@pytest.mark.slow
 def test_a_rerun_gives_the_same_bytes(small, written, tmp_path):
     write_report([small], tmp_path / "again")
     assert files_of(tmp_path / "again") == written
 
 
+@pytest.mark.slow
 def test_the_users_matplotlib_settings_neither_count_nor_change(small, written, tmp_path):
     import matplotlib
 

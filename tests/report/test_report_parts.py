@@ -87,6 +87,7 @@ def test_a_training_that_has_just_begun_is_left_out(tmp_path):
     assert [run.train_seed for run in gather([tmp_path]).trainings] == [1]
 
 
+@pytest.mark.slow
 def test_trainings_that_were_cut_short_say_so(tmp_path):
     make_folder(tmp_path / "e", list(make_rows(["SGD"], [0, 1], "gaussian", "sigma", (0.1,), 2)))
     metrics = make_training(tmp_path / "t", "SGD", epochs=4) / "seed1" / "metrics.csv"
@@ -96,6 +97,7 @@ def test_trainings_that_were_cut_short_say_so(tmp_path):
         assert [line["epochs"] for line in section["lines"]] == [said]
 
 
+@pytest.mark.slow
 def test_without_a_noisy_level_there_is_no_summary_to_give(tmp_path):
     folder = make_folder(tmp_path / "clean", list(make_rows(["SGD", "SAM"], [0, 1], "gaussian", "sigma", (0.0,), 1)))
     page = page_of(write_report([folder], tmp_path / "out"))

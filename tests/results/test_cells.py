@@ -33,6 +33,7 @@ from noiserobust.results.summary import estimate_sampled
     ),
     st.randoms(use_true_random=False),
 )
+@pytest.mark.slow
 def test_each_draw_is_where_it_belongs(cells: list[tuple], random: object) -> None:
     rows = [
         row(seed, level, draw, value, method=method, noise=noise, metric=metric, weights=weights)

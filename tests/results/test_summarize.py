@@ -62,6 +62,7 @@ def assert_same(found: pd.DataFrame, expected: list[dict[str, object]]) -> None:
     ),
     st.sampled_from([0.5, 0.9, 0.95]),
 )
+@pytest.mark.slow
 def test_it_is_the_formulas_also_for_unbalanced_draws(cells: list[tuple], ci_level: float) -> None:
     frame = as_frame(row(seed, level, draw, value, method=method) for method, seed, level, draw, value in cells)
     assert_same(summarize(frame, ci_level), plain_summary(frame, ci_level))

@@ -194,6 +194,7 @@ def test_what_cannot_be_tested_is_nan(x: list[float]) -> None:
     assert all(map(math.isnan, map(least_p_sign_flip, (0, 1))))
 
 
+@pytest.mark.slow
 def test_without_a_difference_tests_find_one_as_often_as_their_level() -> None:
     # 2000 experiments with 6 train seeds: standard error 0.5 percent. Of 32 p-values 1/32 and 2/32 are likely alike.
     rng = np.random.default_rng(3)

@@ -148,6 +148,7 @@ def test_it_is_within_the_interval_of_clopper_and_pearson(n: int, data: st.DataO
 
 
 @given(st.integers(1, 2000), levels)
+@pytest.mark.slow
 def test_without_a_failure_the_end_is_the_closed_form_and_draws_needed_show_the_yield(n: int, level: float) -> None:
     # Half of p^n is (1 - level) / 2.
     assert share_interval(n, n, level) == (pytest.approx((1 - level) ** (1 / n), abs=1e-9), 1.0)
@@ -174,6 +175,7 @@ def wald(x: int, n: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("n", [30, 59])
+@pytest.mark.slow
 def test_a_share_is_covered_as_often_as_the_level_says_on_average(n: int) -> None:
     # Exactly, with the binomial probabilities of all outcomes, for yields from 50% to 100%.
     p = np.linspace(0.5, 0.9999, 2000)
@@ -359,6 +361,7 @@ def test_the_order_of_seeds_and_draws_does_not_matter(rows: list[list[float]], r
 
 @quickly
 @given(tables, st.lists(st.floats(0.05, 0.95), min_size=2, max_size=5, unique=True).map(sorted))
+@pytest.mark.slow
 def test_what_more_chips_reach_is_no_more(rows: list[list[float]], asked: list[float]) -> None:
     for f in (quantile, cvar):
         found = [f(rows, s, 0.5) for s in asked]
@@ -476,6 +479,7 @@ def covered(interval: Callable[[Array, float], tuple[float, float]], repetitions
     return float(np.mean((found[:, 0] <= 0.92) & (found[:, 1] >= 0.92)))
 
 
+@pytest.mark.slow
 def test_a_yield_of_three_trainings_is_covered_and_a_t_interval_of_yields_or_pooled_chips_would_be_told() -> None:
     # Standard error of a coverage of 95% from 200 repetitions: 1.5 percent.
     assert 0.91 <= covered(ours, 200) <= 0.99

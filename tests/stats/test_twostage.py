@@ -93,6 +93,7 @@ def test_all_images_give_their_mean_without_error() -> None:
 
 
 @pytest.mark.parametrize("number", [40, 300, 667])
+@pytest.mark.slow
 def test_mean_and_variance_of_a_block_are_unbiased(number: int) -> None:
     rng = np.random.default_rng(0)
     # Smooth but for noise within strata, so that neighbouring strata tell the variance within them.
@@ -161,6 +162,7 @@ def test_one_chip_has_none() -> None:
 
 
 @pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.slow
 def test_components_of_a_world_are_found(name: str) -> None:
     world, rng = WORLDS[name], np.random.default_rng(5)
 
@@ -196,6 +198,7 @@ def coverage(world: World, half_width: float, repetitions: int) -> tuple[float, 
         pytest.param("strong", 1.2, marks=pytest.mark.thorough),
     ],
 )
+@pytest.mark.slow
 def test_intervals_of_stopped_evaluations_hold_their_level(name: str, half_width: float) -> None:
     covered, _, _ = coverage(WORLDS[name], half_width, 200)
     assert covered == pytest.approx(0.95, abs=0.05)
@@ -215,6 +218,7 @@ class Steady(World):
 
 @pytest.mark.parametrize(("drop", "spread"), [(0.05, 0.01), (0.1, 0.02)])
 @pytest.mark.parametrize("half_width", [0.05, 0.1])
+@pytest.mark.slow
 def test_rare_changes_are_waited_for(drop: float, spread: float, half_width: float) -> None:
     world, errors = Steady(drop, spread), []
     design = Design(half_width, world.images, 16.0, largest_change=100.0)

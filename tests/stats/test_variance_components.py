@@ -17,6 +17,7 @@ tables = st.lists(accuracies, min_size=2, max_size=6)
 
 
 @given(tables)
+@pytest.mark.slow
 def test_they_are_the_formulas_also_for_unequal_numbers_of_draws(values: list[list[float]]) -> None:
     seeds = [sum(row) / len(row) for row in values]
     within = [sum((v - m) ** 2 for v in row) / (len(row) - 1) for row, m in zip(values, seeds, strict=True)]
@@ -51,6 +52,7 @@ def simulated(noise: float, seed: float, bias: float = 1.0) -> tuple[float, floa
     return tuple(np.sqrt(np.mean(estimates**2, axis=0)))
 
 
+@pytest.mark.slow
 def test_the_estimates_are_those_of_the_truth_and_a_five_percent_error_would_show() -> None:
     # Standard errors over 4000 experiments: 0.2 percent of noise_std, 0.6 percent of seed_std.
     truth = (3.0, math.sqrt(1.5**2 + 3.0**2 / 10))
@@ -71,6 +73,7 @@ def test_the_components_are_the_method_of_moments(values: list[list[float]]) -> 
 
 
 @given(tables, st.randoms(use_true_random=False), st.floats(-50, 50), st.floats(0.1, 10))
+@pytest.mark.slow
 def test_the_components_know_no_order_and_no_origin(
     values: list[list[float]], random: Random, shift: float, scale: float
 ) -> None:

@@ -16,6 +16,7 @@ def test_jobs_are_points_by_seeds(tmp_path):
     assert [job.config.method.noise.level for job in sweep.jobs.values()] == [None, None, 0.1, 0.1, 0.2, 0.2]
 
 
+@pytest.mark.slow
 def test_a_job_keeps_its_name_in_another_grid_and_under_other_evaluations(tmp_path):
     one = read(written(tmp_path / "one.yaml"))
     other = read(
@@ -34,11 +35,13 @@ def test_a_job_keeps_its_name_in_another_grid_and_under_other_evaluations(tmp_pa
 @pytest.mark.parametrize(
     "change", [{"epochs": 3}, {"optimizer": {"lr": 0.06}}, {"seed": 1}, {"select": {"draws": 2}}], ids=str
 )
+@pytest.mark.slow
 def test_any_other_setting_is_another_job(tmp_path, change):
     one, other = (read(written(tmp_path / "g.yaml", base=GRID["base"] | more)) for more in ({}, change))
     assert not set(one.jobs) & set(other.jobs)
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_another_job(tmp_path):
     network = tmp_path / "net.py"
     names = []
@@ -50,6 +53,7 @@ def test_an_edited_file_is_another_job(tmp_path):
     assert not names[0] & names[1]
 
 
+@pytest.mark.slow
 def test_edited_data_are_another_job(tmp_path):
     names = []
     for value in (0, 1):

@@ -33,6 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, rendering_nothing: Any) -> Pa
 
 
 @pytest.mark.parametrize("gone", [".", "train", "train/seed0", "evaluate"])
+@pytest.mark.slow
 def test_a_job_is_not_finished_without_its_training_or_an_evaluation(done, tmp_path, unrendered, gone):
     shutil.copytree(done / "out", tmp_path / "out")
     plan = read(done / "grid.yaml")
@@ -51,6 +52,7 @@ def test_weights_may_be_removed(done, tmp_path):
     assert {state_of(tmp_path / "out", job, plan).word for job in plan.jobs.values()} == {FINISHED}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_lost_while_others_are_done_is_no_success(done, tmp_path, capsys, unrendered, monkeypatch):
     out, names = tmp_path / "out", list(read(done / "grid.yaml").jobs)
 

@@ -621,6 +621,7 @@ def train_compiled(method, compiled: nn.Module, model: nn.Module, warm: int = 1)
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @some("sam", "mixed", "mixed-arwp")
+@pytest.mark.slow
 def test_a_compiled_model_sees_the_perturbed_weights_and_is_compiled_once(method, backend: str) -> None:
     model, plain = mlp(), mlp()
     graphs = []
@@ -1052,6 +1053,7 @@ def bits_after(method, steps: int, dtype: torch.dtype = torch.bfloat16) -> tuple
 
 
 @some("sam", "rwp")
+@pytest.mark.slow
 def test_bf16_weights_do_not_drift(method) -> None:
     assert same_bits(*bits_after(method, 1000))
 

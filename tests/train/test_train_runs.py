@@ -272,6 +272,7 @@ def test_finished_seeds_are_kept_and_new_ones_added(folder: Path) -> None:
     assert (out / "seed1" / "last.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_continued_to_the_same_weights(folder: Path) -> None:
     undisturbed, killed = folder / "undisturbed", folder / "killed"
     run(configuration(folder), [0, 1], undisturbed)

@@ -22,6 +22,7 @@ def base(tmp_path: Path) -> str:
     return str(tmp_path / "base.yaml")
 
 
+@pytest.mark.slow
 def test_the_first_trial_is_noise_of_the_size_of_the_devices_errors(base, tmp_path, unrendered):
     out = tmp_path / "out"
     assert main(["tune", *PCM, "--trials", "1", "--config", base, "--out", str(out)]) == 0
