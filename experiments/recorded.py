@@ -99,6 +99,15 @@ def published(folder: str, number: int, corner: str = "paper") -> Lines:
     return table([corner, *heads], [[name, *row] for name, row in rows.items()])
 
 
+def published_rwp(model: str) -> Lines:
+    """Return what the RWP paper has of one network in all of its tables: a row a method, a column a data set."""
+    numbers = pd.read_csv(HERE / "rwp/published.csv").query("model == @model")
+    numbers["said"] = [spread(m, s) for m, s in zip(numbers["mean"], numbers["seed_std"], strict=True)]
+    cells = numbers.drop_duplicates(["method", "data"]).set_index(["method", "data"])["said"].unstack()
+    cells = cells.loc[numbers["method"].unique(), numbers["data"].unique()].fillna("–")
+    return table([f"paper, {model}", *cells], cells.reset_index().to_numpy().tolist())
+
+
 SMALL, LAST, NETWORKS = (f"incorruptible/small/{name}" for name in ("results", "last", "networks"))
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
 FINAL_LAST = "robust/small/final-last"
@@ -268,6 +277,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "digits": lambda: means(
         DIGITS, PCM, (0.0, 1.0, *TIMES), each("robust", "robust, levels from 0 to 0.4", "rwp 0.2", "sgd")
     ),
+    "paper-rwp": lambda: published_rwp("resnet18"),
     **{f"paper-{n}": (lambda n=n: published("incorruptible", n)) for n in range(1, 10)},  # type: ignore[misc]
 }
 """Tables by name."""

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import noiserobust.evaluate.files  # noqa: E402
 import noiserobust.report.papers.write  # noqa: E402, F401
 from noiserobust.cli import main  # noqa: E402
 from noiserobust.errors import InvalidValueError  # noqa: E402
+from noiserobust.report.published import read_published  # noqa: E402
 from noiserobust.results.diagnostics import read_diagnostics  # noqa: E402
 from noiserobust.results.filters import read_filters  # noqa: E402
 from noiserobust.results.landscapes import read_landscape  # noqa: E402
@@ -59,6 +61,10 @@ class Reader:
         if self.binary:
             return files(folder)
         return sorted({p for pattern in self.spoil for p in folder.rglob(pattern) if p.is_file()})
+
+
+def _published(folder: Path) -> None:
+    shutil.copy(ROOT / "experiments" / "incorruptible" / "published.csv", folder)
 
 
 def command(*arguments: object) -> None:
@@ -287,6 +293,9 @@ READERS: dict[str, Reader] = {
         lambda folder, out: command("report", folder / "results", "--out", folder / "report"),
         ("summary.json",),
         share=1,
+    ),
+    "read_published": Reader(
+        _published, lambda folder, out: read_published([folder / "published.csv"], ["gaussian"]), share=1
     ),
     "figures": Reader(
         _runs,

@@ -35,6 +35,9 @@ def add_report(parser: ArgumentParser) -> None:
         "--drop", type=float, default=5.0, help="points of accuracy that may be lost at a tolerable level"
     )
     parser.add_argument("--baseline", type=str, help="the method that others are compared with; default: the first")
+    parser.add_argument(
+        "--published", type=Path, nargs="+", default=[], help="CSV files of what others found, to be shown beside"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for report.html, tables and figures")
 
 
@@ -43,7 +46,8 @@ def report(settings: Namespace) -> None:
     from noiserobust.report import write_report
 
     names = ("spec", "target", "drop", "baseline")
-    print(write_report(settings.folders, settings.out, **{name: settings[name] for name in names}).html)
+    criteria = {name: settings[name] for name in names}
+    print(write_report(settings.folders, settings.out, published=settings.published, **criteria).html)
 
 
 def add_compare(parser: ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from noiserobust.report.analysis import Analysis
 from noiserobust.report.gather import Gathered
+from noiserobust.report.published import PUBLISHED, Published
 from noiserobust.report.sections import (
     Figures,
     file_names,
@@ -30,7 +31,9 @@ from noiserobust.stats.compare import least_p_sign_flip
 from noiserobust.stats.intervals import std_interval, test_set_std
 
 
-def render_html(gathered: Gathered, analyses: Sequence[Analysis], notes: Sequence[str]) -> tuple[str, dict[str, bytes]]:
+def render_html(
+    gathered: Gathered, analyses: Sequence[Analysis], notes: Sequence[str], published: Sequence[Published] = ()
+) -> tuple[str, dict[str, bytes]]:
     """Return the page and, by file name, the figures for the folder beside it."""
     figures = Figures()
     tables = [a.table for a in analyses]
@@ -67,6 +70,8 @@ def render_html(gathered: Gathered, analyses: Sequence[Analysis], notes: Sequenc
         notes=notes,
         sections=sections,
         several_metrics=len({t.metric for t in tables}) > 1,
+        published=published,
+        about_published=PUBLISHED,
         trainings=training_section(gathered, figures),
         sensitivities=[
             sensitivity_section(folder, found, number, figures, gathered.methods)

@@ -103,10 +103,15 @@ class NoiseTable:
         return ((CLEAN,) if self.has_clean else ()) + self.levels
 
     def format_level(self, level: float) -> str:
-        """Return a level as people write it: a time, or a plain number; ``clean`` for 0."""
-        if level == CLEAN:
-            return "clean"
-        return format_time(level) if self.level_name == "t" else f"{level:.6g}"
+        """Return a level as people write it; see :func:`format_level`."""
+        return format_level(level, self.level_name)
+
+
+def format_level(level: float, level_name: str) -> str:
+    """Return a level as people write it: a time, or a plain number; ``clean`` for 0."""
+    if level == CLEAN:
+        return "clean"
+    return format_time(level) if level_name == "t" else f"{level:.6g}"
 
 
 def format_number(value: float, metric: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from noiserobust.report.analysis import Analysis
+from noiserobust.report.published import PUBLISHED, Published
 from noiserobust.report.tables import CLEAN, Cell, NoiseTable, format_number
 from noiserobust.report.verdict import Verdict, format_interval, format_p, format_signed, make_verdict
 from noiserobust.results.export import to_records
@@ -101,8 +102,8 @@ def legend(table: NoiseTable) -> str:
     return " ".join(said)
 
 
-def to_markdown(analyses: Sequence[Analysis]) -> str:
-    """Return the summary, the levels and the differences of each noise as Markdown tables."""
+def to_markdown(analyses: Sequence[Analysis], published: Sequence[Published] = ()) -> str:
+    """Return the summary, the levels and the differences of each noise, and what others found, as Markdown tables."""
     blocks = []
     for analysis in analyses:
         table = analysis.table
@@ -120,6 +121,9 @@ def to_markdown(analyses: Sequence[Analysis]) -> str:
             blocks.append(
                 markdown_rows(differences(analysis), f"differences to {analysis.baseline}", explained(analysis))
             )
+    for other in published:
+        said = f"{PUBLISHED} Read from {other.file.name}."
+        blocks.append(markdown_rows(other.rows, f"published, {other.title}", said))
     return "\n".join(blocks)
 
 
@@ -171,7 +175,7 @@ def explained(analysis: Analysis) -> str:
     return text
 
 
-def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any]:
+def to_json(analyses: Sequence[Analysis], notes: Sequence[str], published: Sequence[Published] = ()) -> dict[str, Any]:
     """Return all numbers, JSON-able: what cannot be estimated is null, what is infinite the text ``inf``."""
     noises = []
     for analysis in analyses:
@@ -202,7 +206,9 @@ def to_json(analyses: Sequence[Analysis], notes: Sequence[str]) -> dict[str, Any
                 ],
             }
         )
-    return {"schema_version": SCHEMA_VERSION, "notes": list(notes), "noises": noises}
+    others = [{"file": str(p.file), "title": p.title, "noise": p.noise, "rows": p.rows} for p in published]
+    found = {"schema_version": SCHEMA_VERSION, "notes": list(notes), "noises": noises}
+    return found | ({"published": others} if others else {})
 
 
 def to_latex(analyses: Sequence[Analysis]) -> str:

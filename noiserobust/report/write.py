@@ -34,7 +34,9 @@ class Report:
     figures: tuple[Path, ...]
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any) -> Report:
+def write_report(
+    folders: Sequence[str | Path], out: str | Path, *, published: Sequence[str | Path] = (), **criteria: Any
+) -> Report:
     """Join result folders and write ``report.html``, tables and ``figures/``.
 
     Everything is made in memory first and renamed into place last, so a failure leaves an older report untouched.
@@ -44,15 +46,16 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     Args:
         folders: result folders, finished or interrupted, or folders that hold such at any depth.
         out: the folder to write to; created if missing.
+        published: files of numbers of others, :func:`noiserobust.report.published.read_published`, to be shown beside.
         criteria: ``spec``, ``target``, ``drop`` and ``baseline`` of :class:`noiserobust.report.criteria.Criteria`.
 
     Returns:
         The files written.
 
     Raises:
-        MissingFileError: if a folder does not exist or holds no results.
+        MissingFileError: if a folder does not exist or holds no results, or there is no such file.
         InvalidValueError: if results are damaged, contradict each other or were evaluated on different splits of the
-            data, or ``out`` holds other results.
+            data, ``out`` holds other results, or a file has no published numbers under the noises of the results.
         OutputError: if ``out`` cannot be written to.
     """
     # Here and not above: matplotlib and pandas take a second, `import noiserobust.report` should not.
@@ -63,6 +66,7 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
     from noiserobust.report.gather import gather, is_result_folder, kind_of
     from noiserobust.report.html import render_html
     from noiserobust.report.notes import find_notes
+    from noiserobust.report.published import read_published
     from noiserobust.report.tables import make_tables
     from noiserobust.report.text import to_json, to_latex, to_markdown
     from noiserobust.results.export import to_csv
@@ -78,19 +82,23 @@ def write_report(folders: Sequence[str | Path], out: str | Path, **criteria: Any
         raise InvalidValueError(
             f"Expected `out` to be a folder for the report alone, but {out} holds results of its own"
         )
+    others = read_published(published, gathered.draws["noise"].unique())
     tables = make_tables(gathered)
     analyses = analyse(tables, gathered, Criteria(**criteria))
     notes = find_notes(gathered, analyses)
-    html, figures = render_html(gathered, analyses, notes)
+    html, figures = render_html(gathered, analyses, notes, others)
 
     page = {out / "report.html": html.encode()}
     claims = {name: pd.concat([getattr(a, name) for a in analyses]) for name in ("chips", "comparison", "tolerance")}
     frames = {"summary": summarize(gathered.draws), **claims}
     texts = {out / f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items() if len(frame)}
-    texts |= {out / "summary.md": to_markdown(analyses).encode(), out / "summary.tex": to_latex(analyses).encode()}
+    texts |= {
+        out / "summary.md": to_markdown(analyses, others).encode(),
+        out / "summary.tex": to_latex(analyses).encode(),
+    }
     images = {out / "figures" / name: content for name, content in figures.items()}
     names = [path.relative_to(out).as_posix() for path in (*page, *texts, out / NUMBERS_FILE, *images)]
-    numbers = {**to_json(analyses, notes), "files": names}
+    numbers = {**to_json(analyses, notes, others), "files": names}
     texts[out / NUMBERS_FILE] = f"{json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)}\n".encode()
     make_folder(out)
     make_folder(out / "figures")
