@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finding import At, Fall, Finding, Minus, StillBest, Sum, ahead
-from recorded import KERNELS, LAST, MARWP, MIXED, NETWORKS, PLAIN, RAMPED, SMALL, WAS
+from recorded import KERNELS, LAST, MARWP, NETWORKS, PLAIN, RAMPED, SMALL, WAS, severity
 
 EPOCHS = "incorruptible/small/figure1"
 RWPS = tuple(f"rwp {s:g}" for s in (0.05, 0.1, 0.2, 0.3))
@@ -128,11 +128,9 @@ FIGURE_1 = (
     ),
 )
 
-CORRUPTED = "rwp/small/corrupted/evaluate/severity-5"
-
 
 def _clean(a: str, b: str) -> Sum:
-    return ahead(MIXED, a, b, 0)
+    return ahead(severity(0), a, b, 0)
 
 
 LI = (
@@ -146,9 +144,9 @@ LI = (
         "table 3",
         "RWP is more robust to corruption than SGD",
         "RWP − SGD, severity 5",
-        ahead(CORRUPTED, "rwp", "sgd", 0),
+        ahead(severity(5), "rwp", "sgd", 0),
     ),
-    Finding("table 3", "and than SAM", "RWP − SAM, severity 5", ahead(CORRUPTED, "rwp", "sam", 0)),
+    Finding("table 3", "and than SAM", "RWP − SAM, severity 5", ahead(severity(5), "rwp", "sam", 0)),
     Finding("table 7", "two batches are slightly better for RWP", "two − one, clean", _clean("rwp", "rwp one batch")),
     Finding("table 8", "SAM needs one batch", "one − two, clean", _clean("sam", "sam two batches")),
     Finding(

@@ -181,7 +181,7 @@ GRIDS = {
     "incorruptible/small/last": [f"incorruptible/small/table{n}" for n in (1, 2, 3)],
     "incorruptible/small/networks": ["incorruptible/small/table5", "incorruptible/small/table6"],
     "rwp/small/results": ["rwp/small/tables"],
-    **{f"rwp/small/corrupted/evaluate/severity-{n}": ["rwp/small/corrupted"] for n in range(1, 6)},
+    **{f"rwp/small/corrupted/evaluate/severity-{n}": ["rwp/small/corrupted"] for n in range(6)},
     "marwp/small/results": ["marwp/small/ablation"],
     "was/small/results": ["was/small/digits"],
     "robust/small/ablation": ["robust/small/ablation"],
