@@ -57,12 +57,14 @@ class At:
         level: of the noise.
         share: what it is multiplied with.
         noise: its name.
+        folder: where it is recorded, if not with the others.
     """
 
     method: str | Sequence[str]
     level: float
     share: float = 1.0
     noise: str = "gaussian"
+    folder: str | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -93,7 +95,7 @@ class Sum:
         Raises:
             InvalidValueError: if there is none.
         """
-        found = [(part.share, accuracies(self.folder, part)) for part in self.parts]
+        found = [(part.share, accuracies(part.folder or self.folder, part)) for part in self.parts]
         seeds = sorted(set.intersection(*(set(values) for _, values in found)))
         if not seeds:
             raise InvalidValueError(f"Expected {self.parts} of {self.folder} to share a train seed, but they do not")
@@ -101,9 +103,16 @@ class Sum:
         return {seed: sum((share * values[seed] for share, values in found), np.zeros(1)) for seed in seeds}
 
 
-def ahead(folder: str, a: str | Sequence[str], b: str | Sequence[str], level: float, noise: str = "gaussian") -> Sum:
-    """Return by how much a method, or the best of several, is ahead of another."""
-    return Sum(folder, (At(a, level, 1, noise), At(b, level, -1, noise)))
+def ahead(
+    folder: str,
+    a: str | Sequence[str],
+    b: str | Sequence[str],
+    level: float,
+    noise: str = "gaussian",
+    other: str | None = None,
+) -> Sum:
+    """Return by how much a method, or the best of several, is ahead of another, which may be recorded elsewhere."""
+    return Sum(folder, (At(a, level, 1, noise), At(b, level, -1, noise, other)))
 
 
 @dataclass(frozen=True)

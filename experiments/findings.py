@@ -18,11 +18,17 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
         *(
             Finding(
                 "(a)",
-                "training noise above test noise is best",
+                "training noise above test noise is best: twice as much",
                 f"RWP {more:g} − RWP {same:g} at {same:g}",
                 ahead(folder, f"rwp {more:g}", f"rwp {same:g}", same),
             )
-            for same, more in ((0.05, 0.1), (0.1, 0.2), (0.2, 0.3))
+            for same, more in ((0.05, 0.1), (0.1, 0.2))
+        ),
+        Finding(
+            "(a)",
+            "training noise above test noise is best: half as much again",
+            "RWP 0.3 − RWP 0.2 at 0.2",
+            ahead(folder, "rwp 0.3", "rwp 0.2", 0.2),
         ),
         Finding("(b)", "SAM wins at small test noise", "best SAM − best RWP at 0.05", ahead(folder, SAMS, RWPS, 0.05)),
         Finding("(b)", "RWP wins at large test noise", "best RWP − best SAM at 0.2", ahead(folder, RWPS, SAMS, 0.2)),
@@ -37,7 +43,7 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
         ),
         Finding(
             "(c)",
-            "and not one sigma of RWP",
+            "of RWP no one sigma is",
             "best other RWP − RWP with the sigma that is best at 0.05, at 0.2",
             Minus(StillBest(folder, RWPS, 0.05, 0.2)),
         ),
@@ -53,13 +59,13 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
         ),
         Finding(
             "(d)",
-            "by more the larger the test noise",
+            "a ramp gains the more the larger the test noise",
             "RWP, the same at 0.2 − at 0.05",
             ahead(folder, RAMPED_RWPS, RWPS, 0.2) - ahead(folder, RAMPED_RWPS, RWPS, 0.05),
         ),
         Finding(
             "(d)",
-            "quadratic beats linear",
+            "a quadratic ramp beats a linear one",
             "RWP 0.2, quadratic − linear at 0.2",
             ahead(folder, RAMPED, "rwp 0.2 linear 0.7", 0.2),
         ),
@@ -71,7 +77,7 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
         ),
         Finding(
             "(e)",
-            "and is better than any constant one",
+            "larger strength under a ramp beats any constant one",
             "RWP 0.3 ramped − best constant RWP at 0.2",
             ahead(folder, "rwp 0.3 quadratic 0.7", RWPS, 0.2),
         ),
@@ -122,7 +128,7 @@ FIGURE_1 = (
     ),
     Finding(
         "(f)",
-        "that of strong RWP does not",
+        "strong RWP's perturbed accuracy does not fall",
         "RWP 0.3, the same: epochs 26 to 30 − 6 to 10",
         Minus(Fall(EPOCHS, "rwp 0.3", (6, 10), (26, 30))),
     ),
@@ -135,23 +141,33 @@ def _clean(a: str, b: str) -> Sum:
 
 LI = (
     Finding("table 1", "RWP (mixed, two batches) beats SGD", "RWP − SGD, clean", _clean("rwp", "sgd")),
-    Finding("table 1", "and is as good as SAM, within 0.5", "RWP − SAM, clean", _clean("rwp", "sam"), 0.5),
+    Finding("table 1", "RWP is as good as SAM, within 0.5", "RWP − SAM, clean", _clean("rwp", "sam"), 0.5),
     Finding(
         "table 2", "RWP beats SGD at equal compute", "RWP with half the epochs − SGD", _clean("rwp 2 epochs", "sgd")
     ),
-    Finding("table 2", "and SAM", "the same − SAM with half the epochs", _clean("rwp 2 epochs", "sam 2 epochs")),
+    Finding(
+        "table 2",
+        "RWP beats SAM at equal compute",
+        "RWP − SAM, both with half the epochs",
+        _clean("rwp 2 epochs", "sam 2 epochs"),
+    ),
     Finding(
         "table 3",
         "RWP is more robust to corruption than SGD",
         "RWP − SGD, severity 5",
         ahead(severity(5), "rwp", "sgd", 0),
     ),
-    Finding("table 3", "and than SAM", "RWP − SAM, severity 5", ahead(severity(5), "rwp", "sam", 0)),
+    Finding(
+        "table 3",
+        "RWP is more robust to corruption than SAM",
+        "RWP − SAM, severity 5",
+        ahead(severity(5), "rwp", "sam", 0),
+    ),
     Finding("table 7", "two batches are slightly better for RWP", "two − one, clean", _clean("rwp", "rwp one batch")),
     Finding("table 8", "SAM needs one batch", "one − two, clean", _clean("sam", "sam two batches")),
     Finding(
         "table 8",
-        "and is with two nearer to SGD than to itself",
+        "SAM with two batches is nearer to SGD than to SAM with one",
         "SAM + SGD − 2 SAM with two batches, clean",
         _clean("sam", "sam two batches") - _clean("sam two batches", "sgd"),
     ),
@@ -168,14 +184,14 @@ def _all(family: str, share: str) -> tuple[str, ...]:
 LI_2024 = (
     Finding(
         "m-RWP",
-        "mixing the clean gradient in is better than the perturbed one alone",
+        "mixing the clean gradient in beats the perturbed one alone",
         "lambda 0.5 − lambda 1, the best sigma of each, clean",
         ahead(MARWP, _all("rwp", "0.5"), _all("rwp", "1"), 0),
     ),
     Finding(
         "m-RWP",
-        "and allows larger perturbations",
-        "the same at sigma 0.08 − at 0.01",
+        "mixing allows larger perturbations",
+        "lambda 0.5 − lambda 1: at sigma 0.08 − at 0.01",
         ahead(MARWP, "rwp 0.08 lambda 0.5", "rwp 0.08 lambda 1", 0)
         - ahead(MARWP, "rwp 0.01 lambda 0.5", "rwp 0.01 lambda 1", 0),
     ),
@@ -190,7 +206,7 @@ LI_2024 = (
     ),
     Finding(
         "m-ARWP",
-        "is as good as SAM, or better, within 0.2",
+        "m-ARWP is as good as SAM, or better, within 0.2",
         "best m-ARWP − best SAM, clean",
         ahead(MARWP, _all("arwp", "0.5"), SAMS, 0),
         0.2,
@@ -214,14 +230,14 @@ WEIGHT_AUGMENTATION = (
     ),
     Finding(
         "DOM",
-        "which those of SGD are not",
+        "transformed weights of WAS beat transformed ones of SGD",
         "WAS 0.22 − SGD, both transformed",
         ahead(WAS, "was 0.22", "sgd", 0.22, KERNELS),
     ),
 )
 
 PAPERS = {
-    "incorruptible": (*incorruptible(SMALL), *FIGURE_1),
+    "incorruptible": tuple(sorted((*incorruptible(SMALL), *FIGURE_1), key=lambda finding: finding.name)),
     "incorruptible-last": incorruptible(LAST),
     "incorruptible-networks": OTHER_NETWORKS,
     "rwp": LI,

@@ -233,14 +233,14 @@ RIVALS = each(
 )
 
 
-def _gains(folder: str, noise: str, levels: Sequence[float], rivals: Iterable[str]) -> Lines:
-    """Return by how many points the recipe is ahead of its rivals, with intervals over train seeds."""
+def _gains(folder: str, noise: str, levels: Sequence[float], rivals: Iterable[str], other: str | None = None) -> Lines:
+    """Return by how many points the recipe is ahead of its rivals, here or in another folder, over train seeds."""
     from finding import Finding, ahead
     from verdicts import judged
 
     rows = []
     for rival in rivals:
-        found = [judged(Finding("", "", "", ahead(folder, "robust", rival, level, noise))) for level in levels]
+        found = [judged(Finding("", "", "", ahead(folder, "robust", rival, level, noise, other))) for level in levels]
         rows.append([rival, *(f"{r['difference']:+.1f} ({r['low']:+.1f} to {r['high']:+.1f})" for r in found)])
     return table(["robust minus ...", *_heads(noise, levels)], rows)
 
@@ -277,9 +277,11 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "final": lambda: means(FINAL, "gaussian", SIGMAS, RIVALS),
     "final-pcm": lambda: means(FINAL, PCM, TIMES, RIVALS),
     "gains": lambda: _gains(FINAL, "gaussian", SIGMAS, list(RIVALS)[1:]),
-    "final-last": lambda: means(FINAL_LAST, "gaussian", (0.0, 0.2), each("robust", "sgd")),
-    "gains-last": lambda: _gains(FINAL_LAST, "gaussian", (0.0, 0.2), ["sgd"]),
+    "final-last": lambda: means(FINAL_LAST, "gaussian", (0.0, 0.1, 0.2), RIVALS),
+    "gains-last": lambda: _gains(FINAL_LAST, "gaussian", (0.0, 0.1, 0.2), list(RIVALS)[1:]),
+    "gains-last-pcm": lambda: _gains(FINAL_LAST, PCM, TIMES, list(RIVALS)[1:]),
     "gains-pcm": lambda: _gains(FINAL, PCM, TIMES, list(RIVALS)[1:]),
+    "gains-digits": lambda: _gains(DIGITS, PCM, (0.0, 1.0, *TIMES), ("aihwkit", "tuned"), "tune/results"),
     "digits": lambda: means(
         DIGITS, PCM, (0.0, 1.0, *TIMES), each("robust", "robust, levels from 0 to 0.4", "rwp 0.2", "sgd")
     ),

@@ -1,7 +1,7 @@
 """The default recipe with distillation from a clean teacher, as in "Noisy Machines" (arXiv 2001.04974).
 
-    python experiments/robust/distill.py --config experiments/robust/small/parts.yaml --seeds 0 6 7 \
-                                         --teachers "sgd/seed{seed}/last.safetensors" --out distilled
+    python experiments/robust/distill.py --config experiments/robust/small/parts.yaml --seeds 0 6 7 --out distilled \
+        --teachers $(python experiments/trained.py runs/cifar experiments/robust/small/parts.yaml --methods sgd)
 
 The teacher is the last epoch of the network that was trained without noise from the same train seed, in evaluation
 mode; it sees what the student sees. The loss is (1 - a) cross-entropy + a T^2 KL(teacher || student), both at
@@ -24,11 +24,12 @@ from torch.nn.functional import kl_div, log_softmax
 
 from noiserobust.cli.parsing import checked_settings
 from noiserobust.config import TrainConfig
+from noiserobust.data.arrays import ArrayData
 from noiserobust.data.normalize import parse_normalize
 from noiserobust.data.registry import default_normalize, load_data
 from noiserobust.evaluate.heldout import held_out_score
 from noiserobust.models.weights import fit_weights, read_weights, write_weights
-from noiserobust.results.files import make_folder, write_atomic
+from noiserobust.results.files import make_folder, sha256, write_atomic
 from noiserobust.results.manifest import environment
 from noiserobust.results.store import ResultFolder
 from noiserobust.results.trainings import METRICS_FILE, configuration_sha256
@@ -67,11 +68,18 @@ class Distilled(Trainer):
 
 
 def train_seed(
-    config: TrainConfig, seed: int, teacher: Path, share: float, temperature: float, folder: Path, training: str
+    config: TrainConfig,
+    seed: int,
+    data: ArrayData,
+    teacher: Path,
+    share: float,
+    temperature: float,
+    folder: Path,
+    training: str,
 ) -> None:
     """Train one student and write the weights of its best and last epoch, and a table of all epochs."""
     normalize = parse_normalize(config.normalize or default_normalize(config.data))
-    rest, held_out = load_data(config.data, "train").split(config.held_out, Stream(config.seed, "held-out"))
+    rest, held_out = data.split(config.held_out, Stream(config.seed, "held-out"))
     master = initial_model(config, seed)
     fit_weights(master, read_weights(teacher))
     score = held_out_score(held_out, normalize, config, seed, torch.device("cpu"))
@@ -102,7 +110,7 @@ def train_seed(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="The default recipe with a clean teacher.")
     parser.add_argument("--config", type=Path, required=True, help="YAML file of a training, or of a sweep's `base`")
-    parser.add_argument("--teachers", required=True, help="weights file of a teacher, with {seed} for the train seed")
+    parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="weights of a teacher for each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train seeds")
     parser.add_argument("--share", type=float, default=0.5, help="of the teacher in the loss")
     parser.add_argument("--temperature", type=float, default=4.0)
@@ -110,16 +118,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     content = read_settings(args.config)
     config = replace(checked_settings(TrainConfig, content.get("base", content)), label=METHOD).resolved()
-    teachers = {seed: Path(args.teachers.format(seed=seed)) for seed in args.seeds}
-    first = read_weights(teachers[args.seeds[0]]).metadata.get("training_sha256")
-    own = {"teacher": first, "share": args.share, "temperature": args.temperature}
+    if len(args.teachers) != len(args.seeds):
+        parser.error(f"Expected a teacher for each of {len(args.seeds)} train seeds, but got {len(args.teachers)}")
+    teachers = dict(zip(args.seeds, args.teachers, strict=True))
+    data = load_data(config.data, "train")
+    own = {"share": args.share, "temperature": args.temperature, "data_sha256": data.sha256()}
+    own["teachers"] = {str(seed): sha256(teacher) for seed, teacher in teachers.items()}
     configuration = config.as_dict() | own
     training = configuration_sha256(configuration)
     with ResultFolder(args.out, "training", configuration, environment({"device": "cpu"})):
         for seed, teacher in teachers.items():
             folder = args.out / f"seed{seed}"
             if not (folder / LAST_FILE).is_file():  # the last that is written
-                train_seed(config, seed, teacher, args.share, args.temperature, make_folder(folder), training)
+                train_seed(config, seed, data, teacher, args.share, args.temperature, make_folder(folder), training)
 
 
 if __name__ == "__main__":

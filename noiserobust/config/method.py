@@ -66,7 +66,7 @@ class ScheduleConfig:
 _NOISY, _ASCENDING = (ROBUST, "rwp", "arwp", "was"), ("sam", "asam")
 _METHODS_OF_SETTING = {
     "rho": _ASCENDING,
-    "per_micro_batch": _ASCENDING,
+    "per_micro_batch": (*_ASCENDING, ROBUST, "rwp"),
     "noise": _NOISY,
     "level_range": _NOISY,
     "draws": _NOISY,
@@ -99,7 +99,8 @@ class MethodConfig:
         eta: of arwp: how much past gradients weaken the noise, >= 0, by default 0.1.
         beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.
         gradient: of was: through the transform, or straight.
-        per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness).
+        per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness); of
+            robust and rwp: whether each has noise of its own.
         two_batches: whether the perturbed pass has another batch than the clean one.
         same_dropout: whether both passes have the same dropout masks.
         split_ranks: of mixed robust and rwp under torchrun: whether even ranks compute the clean and odd ranks the

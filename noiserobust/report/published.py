@@ -20,7 +20,10 @@ COLUMNS = {
 }
 """The columns of a file of published numbers, and their types."""
 
-PUBLISHED = "As published: mean ± noise std ± seed std, as far as they are known; other networks, data and chips."
+PUBLISHED = (
+    "As published: mean ± noise std ± seed std, without noise mean ± seed std, as far as they are known; other "
+    "networks, data and chips."
+)
 
 _GROUP = ["table", "data", "model", "noise", "level_name"]
 
@@ -33,7 +36,8 @@ class Published:
         file: where it was read.
         title: what it is, such as ``Table 1: resnet18 on cifar100``.
         noise: its name; empty for a table without noise.
-        rows: text, the head first; a cell reads mean ± noise std ± seed std as far as they were published.
+        rows: text, the head first; a cell reads mean ± noise std ± seed std, without noise mean ± seed std; — is what
+            was not published.
     """
 
     file: Path
@@ -41,14 +45,20 @@ class Published:
     noise: str
     rows: tuple[tuple[str, ...], ...]
 
+    @property
+    def heading(self) -> str:
+        """Title and noise."""
+        return f"{self.title}, {self.noise}" if self.noise else self.title
+
 
 def read_published(files: Sequence[str | Path], noises: Iterable[str]) -> list[Published]:
     """Return the tables of files that are without noise or under one of some noises, in their order.
 
     Args:
         files: comma-separated values with the columns of :data:`COLUMNS`: ``mean`` and its two standard deviations,
-            which may be empty, by method and level; level 0 is without noise. What is alike in the first three columns
-            and the noise is a table.
+            which may be empty, by method and level; level 0 is without noise, ``t`` is in seconds, ``noise`` is named
+            as in the results, or empty for what was measured without. What is alike in table, data, model and noise is
+            a table.
         noises: names.
 
     Raises:
@@ -86,9 +96,10 @@ def _table(path: Path, rows: pd.DataFrame) -> Published:
     levels = sorted(rows["level"].unique())
     name = first["level_name"]
     heads = [("" if v == CLEAN else f"{name} = ") + format_level(v, name) for v in levels]
-    cells = {
-        (r["method"], r["level"]): _cell(r["mean"], r["noise_std"], r["seed_std"]) for r in rows.to_dict("records")
-    }
+    cells = {}
+    for row in rows.to_dict("records"):
+        stds = [row["seed_std"]] if row["level"] == CLEAN else [row["noise_std"], row["seed_std"]]
+        cells[row["method"], row["level"]] = _cell(row["mean"], stds)
     lines = [(m, *(cells.get((m, v), "—") for v in levels)) for m in dict.fromkeys(rows["method"])]
     title = _title(first["table"], first["model"], first["data"])
     return Published(path, title, str(first["noise"]), (("method", *heads), *lines))
@@ -99,5 +110,7 @@ def _title(table: str, model: str, data: str) -> str:
     return ": ".join(part for part in (f"Table {table}" if table else "", what) if part)
 
 
-def _cell(*numbers: float) -> str:
-    return " ± ".join(f"{number:.2f}" for number in numbers if math.isfinite(number))
+def _cell(mean: float, stds: Sequence[float]) -> str:
+    """Write a cell; if only some of the standard deviations were published, what lacks is said."""
+    known = stds if any(map(math.isfinite, stds)) else ()
+    return " ± ".join([f"{mean:.2f}", *(f"{std:.2f}" if math.isfinite(std) else "—" for std in known)])

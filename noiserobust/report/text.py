@@ -123,7 +123,7 @@ def to_markdown(analyses: Sequence[Analysis], published: Sequence[Published] = (
             )
     for other in published:
         said = f"{PUBLISHED} Read from {other.file.name}."
-        blocks.append(markdown_rows(other.rows, f"published, {other.title}", said))
+        blocks.append(markdown_rows(other.rows, f"published, {other.heading}", said))
     return "\n".join(blocks)
 
 
@@ -211,8 +211,11 @@ def to_json(analyses: Sequence[Analysis], notes: Sequence[str], published: Seque
     return found | ({"published": others} if others else {})
 
 
-def to_latex(analyses: Sequence[Analysis]) -> str:
-    """Return LaTeX tables, levels and differences of each noise; the document needs ``\\usepackage{booktabs}``."""
+def to_latex(analyses: Sequence[Analysis], published: Sequence[Published] = ()) -> str:
+    """Return LaTeX tables, levels and differences of each noise, and what others found.
+
+    The document needs ``\\usepackage{booktabs}``.
+    """
     blocks = ["% Needs \\usepackage{booktabs}.\n"]
     for number, analysis in enumerate(analyses, start=1):
         table = analysis.table
@@ -242,6 +245,9 @@ def to_latex(analyses: Sequence[Analysis]) -> str:
             about = f"Differences of {table.metric} under {table.noise}. {explained(analysis)}"
             label = f"tab:noiserobust-{number}-differences"
             blocks.append(latex_rows(differences(analysis), about, label))
+    for number, other in enumerate(published, start=1):
+        text = latex_rows(other.rows, f"{other.heading}. {PUBLISHED}", f"tab:noiserobust-published-{number}")
+        blocks.append(text.replace("±", r"$\pm$").replace("—", "--"))
     return "\n".join(blocks)
 
 

@@ -94,7 +94,7 @@ def write_report(
     texts = {out / f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items() if len(frame)}
     texts |= {
         out / "summary.md": to_markdown(analyses, others).encode(),
-        out / "summary.tex": to_latex(analyses).encode(),
+        out / "summary.tex": to_latex(analyses, others).encode(),
     }
     images = {out / "figures" / name: content for name, content in figures.items()}
     names = [path.relative_to(out).as_posix() for path in (*page, *texts, out / NUMBERS_FILE, *images)]

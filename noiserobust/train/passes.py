@@ -114,8 +114,9 @@ class Passes:
         self._made = 0
         try:
             self.running = True
-            for one, other in groups:
-                losses.append(self._gradient(one, one if clean is noisy else other, stream, strength))
+            for number, (one, other) in enumerate(groups):
+                own = stream.child("micro-batch", number) if number else stream
+                losses.append(self._gradient(one, one if clean is noisy else other, own, strength))
                 if len(groups) > 1:
                     total = add_(total, self._take(), 1 / len(groups))
         finally:
@@ -318,10 +319,10 @@ class Passes:
 
 
 def _check_split(method: Method, same_dropout: bool) -> None:
-    if not method.can_split or method.perturbed_weight == 1 or method.draws > 1:
+    if not method.can_split or method.perturbed_weight == 1 or method.draws > 1 or method.per_micro_batch:
         raise InvalidValueError(
-            "Expected RWP(noise, perturbed_weight=0.5) or another share below 1, with one draw a step, for "
-            f"`split_ranks`, but got {method!r}"
+            "Expected RWP(noise, perturbed_weight=0.5) or another share below 1, with one draw a step and not one a "
+            f"micro-batch, for `split_ranks`, but got {method!r}"
         )
     if same_dropout:
         raise InvalidValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
@@ -34,6 +34,8 @@ class RWP(Method):
         level_range: lowest and highest level; the noise's level is drawn anew for each draw, uniformly between the two,
             or log-uniformly if it is a time. The noise's own level then does not matter.
         draws: noise draws a step over which the perturbed gradient is averaged, >= 1; each costs a pass.
+        per_micro_batch: whether each closure of a step has noise of its own instead of all having the same: k of them
+            see k chips a step at the cost of one pass. aihwkit's ``per_batch_sample`` is one example a closure.
 
     Raises:
         InvalidValueError: if an argument is out of range.
@@ -47,6 +49,7 @@ class RWP(Method):
     select: Select | None = None
     level_range: tuple[float | str, float | str] | None = None
     draws: int = 1
+    per_micro_batch: bool = field(default=False, kw_only=True)
     name: ClassVar[str] = "rwp"
     can_split: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def distilled(folder: Path, out: Path, *more: str) -> Path:
-    teachers = str(folder / "plain" / "seed{seed}" / "best.safetensors")
-    distill.main(["--config", str(folder / "base.yaml"), "--teachers", teachers, "--out", str(out), *more])
+    teacher = str(folder / "plain" / "seed0" / "best.safetensors")
+    distill.main(["--config", str(folder / "base.yaml"), "--teachers", teacher, "--out", str(out), *more])
     return out / "seed0" / "last.safetensors"
 
 
@@ -63,3 +64,8 @@ def test_the_folder_says_how_it_was_trained(folder: Path, tmp_path: Path) -> Non
     configuration = json.loads((tmp_path / MANIFEST_FILE).read_text())["configuration"]
     assert (configuration["share"], configuration["temperature"]) == (0.5, 4.0)
     assert weights.metadata["training_sha256"] == configuration_sha256(configuration)
+    with pytest.raises(SystemExit):
+        distilled(folder, tmp_path, "--seeds", "0", "1")
+    shutil.copy(tmp_path / "seed0" / "last.safetensors", folder / "plain" / "seed0" / "best.safetensors")
+    with pytest.raises(nr.NoiseRobustError, match="teachers"):
+        distilled(folder, tmp_path)

@@ -38,7 +38,7 @@ def test_tables_are_those_of_the_noises_and_those_without(file: Path) -> None:
     assert first.rows == (
         ("method", "clean", "sigma = 0.07"),
         ("sgd", "79.31 ± 0.04", "47.09 ± 2.54 ± 3.64"),
-        ("rwp <b>", "—", "61.36 ± 2.85"),
+        ("rwp <b>", "—", "61.36 ± 2.85 ± —"),
     )
     assert (plain.title, plain.noise) == ("vgg on cifar10", "")
     assert plain.rows == (("method", "clean"), ("sgd", "94.96 ± 0.15"))
@@ -88,9 +88,13 @@ def test_a_report_has_them_on_its_page_and_in_its_tables(gaussian: Path, file: P
     page = Page(text)
     assert PUBLISHED in page.text
     table = table_after(text, "Table 1: resnet18 on cifar100, gaussian")
-    assert '<th scope="row">rwp &lt;b&gt;</th><td>—</td><td>61.36 ± 2.85</td>' in table
+    assert '<th scope="row">rwp &lt;b&gt;</th><td>—</td><td>61.36 ± 2.85 ± —</td>' in table
     assert "laplace" not in page.text
-    assert "| rwp \\<b\\> | — | 61.36 ± 2.85 |" in (tmp_path / "out/summary.md").read_text()
+    assert "| rwp \\<b\\> | — | 61.36 ± 2.85 ± — |" in (tmp_path / "out/summary.md").read_text()
+    assert (
+        r"rwp \textless{}b\textgreater{} & -- & 61.36 $\pm$ 2.85 $\pm$ -- \\"
+        in (tmp_path / "out/summary.tex").read_text()
+    )
     published = json.loads((tmp_path / "out/summary.json").read_text())["published"]
     assert [found["title"] for found in published] == ["Table 1: resnet18 on cifar100", "vgg on cifar10"]
     assert "published" not in json.loads((write_report([gaussian], tmp_path / "out").tables[-1]).read_text())

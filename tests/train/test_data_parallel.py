@@ -242,6 +242,9 @@ REFUSED: dict[str, Callable[[], object]] = {
     "pure RWP": lambda: optimizer(DistributedDataParallel(network()), nr.RWP(NOISE), split_ranks=True),
     "ARWP": lambda: optimizer(DistributedDataParallel(network()), nr.ARWP(NOISE, 0.5), split_ranks=True),
     "draws": lambda: optimizer(DistributedDataParallel(network()), nr.RWP(NOISE, 0.5, draws=2), split_ranks=True),
+    "each": lambda: optimizer(
+        DistributedDataParallel(network()), nr.RWP(NOISE, 0.5, per_micro_batch=True), split_ranks=True
+    ),
     "SyncBatchNorm": lambda: optimizer(with_sync_batch_norm(), split_ranks=True),
     "same dropout": lambda: optimizer(DistributedDataParallel(network()), split_ranks=True, same_dropout=True),
     "not wrapped": lambda: optimizer(network(), split_ranks=True),
@@ -589,23 +592,24 @@ def test_an_overflow_on_one_rank_skips_the_step_on_all(results, name: str) -> No
         (
             "SAM",
             "InvalidValueError",
-            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step, for `split_ranks`",
+            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step .*, for `split_ranks`",
         ),
         (
             "pure RWP",
             "InvalidValueError",
-            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step, for `split_ranks`",
+            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step .*, for `split_ranks`",
         ),
         (
             "ARWP",
             "InvalidValueError",
-            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step, for `split_ranks`",
+            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step .*, for `split_ranks`",
         ),
         (
             "draws",
             "InvalidValueError",
-            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step, for `split_ranks`",
+            r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step .*, for `split_ranks`",
         ),
+        ("each", "InvalidValueError", "not one a micro-batch, for `split_ranks`"),
         ("SyncBatchNorm", "InvalidValueError", "SyncBatchNorm"),
         ("same dropout", "InvalidValueError", "`same_dropout`.*`split_ranks`|`split_ranks`.*`same_dropout`"),
         ("not wrapped", "InvalidValueError", "in DistributedDataParallel for `split_ranks`, but got Sequential"),

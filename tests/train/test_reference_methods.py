@@ -233,8 +233,9 @@ def sam(
     return rule
 
 
-def step_stream(step: int, draw: int = 0) -> nr.Stream:
+def step_stream(step: int, draw: int = 0, micro: int = 0) -> nr.Stream:
     stream = nr.Stream(SEED, "train", TRAIN_SEED).child(step)
+    stream = stream.child("micro-batch", micro) if micro else stream
     return stream.child("draw", draw) if draw else stream
 
 
@@ -251,13 +252,13 @@ def rwp(
     select=None,
     draws: int = 1,
     two: bool = False,
-    noises_a_step: int = 1,
+    micro: int = 1,
 ) -> Rule:
-    """``(1 - a) g(w) + a mean_k g(w + eps_k)``, eps_k drawn from the documented stream of step and draw.
+    """``(1 - a) g(w) + a mean_k g(w + eps_k)``, eps_k drawn from the documented stream of step, micro-batch and draw.
 
     Args:
         noise: of the step and its stream.
-        noises_a_step: above 1 is an error: a noise for each part of the batch.
+        micro: above 1 there is a noise for each part of the batch.
     """
     noisy = views(task, select)
 
@@ -265,8 +266,8 @@ def rwp(
         first, second = task.batch(step), task.other(step) if two else task.batch(step)
         perturbed = []
         for draw in range(draws):
-            for number, part in enumerate(parts(second, noises_a_step)):
-                stream = step_stream(step, draw + number)
+            for number, part in enumerate(parts(second, micro)):
+                stream = step_stream(step, draw, number)
                 drawn = noise(step, stream)
                 moved = w | {k: drawn.perturb(w[k], stream.child(k), view) for k, view in noisy.items()}
                 perturbed.append(task.gradient(moved, part))
@@ -655,7 +656,7 @@ def test_closures_of_equal_parts_are_the_big_batch(task: Task, share: float, two
 
 def test_the_reference_of_several_closures_tells_a_noise_for_each(task: Task) -> None:
     noise = nr.GaussianNoise(0.2)
-    wrong = sgd(task, rwp(task, lambda step, stream: noise, noises_a_step=3))
+    wrong = sgd(task, rwp(task, lambda step, stream: noise, micro=3))
     assert_different(train(task, nr.RWP(noise), micro=3), wrong)
 
 
@@ -668,6 +669,36 @@ def test_sam_per_micro_batch_is_the_mean_of_the_sam_gradients_of_each(
     path = train(task, method(rho, share, per_micro_batch=True), micro=3, two=two)
     assert_same(path, sgd(task, sam(task, rho, micro=3, **plan)))
     assert_different(path, sgd(task, sam(task, rho, **plan)))
+
+
+@pytest.mark.parametrize(("share", "two"), [(1.0, False), (0.3, True)], ids=["one batch", "mixed, two batches"])
+@pytest.mark.parametrize("draws", [1, 2])
+def test_rwp_per_micro_batch_is_the_mean_of_gradients_under_a_noise_for_each(
+    task: Task, draws: int, share: float, two: bool
+) -> None:
+    noise = nr.GaussianNoise(0.2)
+    plan = {"share": share, "two": two, "draws": draws}
+    path = train(task, nr.RWP(noise, share, draws=draws, per_micro_batch=True), micro=3, two=two)
+    assert_same(path, sgd(task, rwp(task, lambda step, stream: noise, micro=3, **plan)))
+    assert_different(path, sgd(task, rwp(task, lambda step, stream: noise, **plan)))
+
+
+def test_rwp_per_micro_batch_of_one_closure_is_rwp(task: Task) -> None:
+    noise = nr.GaussianNoise(0.2)
+    assert_same(train(task, nr.RWP(noise, per_micro_batch=True)), sgd(task, rwp(task, lambda step, stream: noise)))
+
+
+def test_arwp_remembers_one_gradient_a_step() -> None:
+    with pytest.raises(nr.NoiseRobustError, match="Expected `per_micro_batch` to be False with ARWP"):
+        nr.ARWP(nr.GaussianNoise(0.2), per_micro_batch=True)
+
+
+def test_each_micro_batch_draws_a_level_of_its_own(task: Task) -> None:
+    def noise(step: int, stream: nr.Stream) -> Noise:
+        return nr.GaussianNoise(0.4 * stream.child("level").generator().random())
+
+    path = train(task, nr.RWP(nr.GaussianNoise(0.2), level_range=(0.0, 0.4), per_micro_batch=True), micro=3)
+    assert_same(path, sgd(task, rwp(task, noise, micro=3)))
 
 
 # ----------------------------------------------------------------------------------------------------------- schedules

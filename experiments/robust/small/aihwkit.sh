@@ -1,5 +1,7 @@
 #!/bin/bash
-# aihwkit's hardware-aware training, on ideal converters, beside what final.yaml has recorded: aihwkit.sh FOLDER
+# aihwkit's hardware-aware training without converters and noise of the periphery, trained into FOLDER, beside what final.yaml
+# has recorded: aihwkit.sh FOLDER
+set -e
 here="$(dirname "$0")"
 name="aihwkit, ideal converters"
 python "$here/../../tune/aihwkit_hwa.py" --config "$here/final.yaml" --forward ideal --label "$name" --seeds 1 2 3 4 5 --out "$1"
