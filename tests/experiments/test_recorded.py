@@ -249,6 +249,14 @@ def test_every_table_is_of_what_its_grids_evaluate(name: str, all_grids) -> None
     assert max(numbers) < 100
 
 
+@pytest.mark.slow
+def test_the_file_of_verdicts_is_of_what_is_recorded(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(verdicts, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["verdicts.py"])
+    verdicts.main()
+    assert (tmp_path / "verdicts.csv").read_bytes() == (EXPERIMENTS / "verdicts.csv").read_bytes()
+
+
 def test_figure_1_is_of_its_grid() -> None:
     labels = {job.method for job in read(EXPERIMENTS / "incorruptible/small/figure1.yaml").jobs.values()}
     falls = [d.difference if isinstance(d, finding.Minus) else d for d in (f.difference for f in findings.FIGURE_1)]
