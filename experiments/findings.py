@@ -206,7 +206,7 @@ LI_2024 = (
     ),
     Finding(
         "m-ARWP",
-        "m-ARWP is as good as SAM, or better, within 0.2",
+        "with scaling and mixing as good as SAM, or better, within 0.2",
         "best m-ARWP − best SAM, clean",
         ahead(MARWP, _all("arwp", "0.5"), SAMS, 0),
         0.2,
