@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 
 help:
 	@echo "make demo   train, evaluate and report on the built-in digits; writes demo/report/report.html"
-	@echo "make test   formatting, types and tests (ten minutes)"
+	@echo "make test   formatting, types and tests (seven minutes)"
 	@echo "make slow   the tests that take many seconds each"
 	@echo "make thorough  simulations and fuzzing that repeat on many cases what quicker tests do on few"
 	@echo "make coverage  the tests of make test, and which lines they run (takes a quarter longer)"
