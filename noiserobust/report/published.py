@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from noiserobust.errors import InvalidValueError
@@ -70,6 +71,10 @@ def read_published(files: Sequence[str | Path], noises: Iterable[str]) -> list[P
     found: list[Published] = []
     for path in map(Path, files):
         frame = read_table(path, COLUMNS, "published numbers", may_be_empty={"noise_std", "seed_std"})
+        if not (np.isfinite(frame["mean"]) & frame["level"].between(CLEAN, np.inf, inclusive="left")).all():
+            raise InvalidValueError(
+                f"Expected `mean` of {path} to be finite numbers and `level` finite ones >= 0, but got others"
+            )
         twice = frame[frame.duplicated([*_GROUP, "method", "level"])]
         if len(twice):
             row = twice.iloc[0]

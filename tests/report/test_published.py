@@ -61,6 +61,12 @@ def test_tables_are_those_of_the_noises_and_those_without(file: Path) -> None:
             f"{HEAD}\n{LINES[0]}\n{LINES[0]}\n",
             "one number a cell, but got two of sgd at level 0.07 in Table 1: resnet18",
         ),
+        (
+            f"{HEAD}\n1,c,r,sgd,gaussian,sigma,0,inf,,\n",
+            "to be finite numbers and `level` finite ones >= 0, but got others",
+        ),
+        (f"{HEAD}\n1,c,r,sgd,gaussian,sigma,-1,90,,\n", "to be finite numbers and `level` finite ones >= 0"),
+        (f"{HEAD}\n1,c,r,sgd,gaussian,sigma,inf,90,,\n", "to be finite numbers and `level` finite ones >= 0"),
         (f"{HEAD}\n{LINES[3]}\n", "to hold numbers under gaussian, but got laplace"),
         (f"{HEAD}\n", "to hold numbers under gaussian, but got nothing"),
     ],
