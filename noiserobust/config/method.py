@@ -100,7 +100,7 @@ class MethodConfig:
         beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.
         gradient: of was: through the transform, or straight.
         per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness); of
-            robust and rwp: whether each has noise of its own.
+            robust and rwp: whether each has noise of its own, by default so with robust.
         two_batches: whether the perturbed pass has another batch than the clean one.
         same_dropout: whether both passes have the same dropout masks.
         split_ranks: of mixed robust and rwp under torchrun: whether even ranks compute the clean and odd ranks the
@@ -117,7 +117,7 @@ class MethodConfig:
     eta: float | None = None
     beta: float | None = None
     gradient: str | None = None
-    per_micro_batch: bool = False
+    per_micro_batch: bool | None = None
     two_batches: bool = False
     same_dropout: bool = False
     split_ranks: bool = False
@@ -130,7 +130,8 @@ class MethodConfig:
             check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
         # A setting of another method would be ignored without a word.
         for setting, methods in _METHODS_OF_SETTING.items():
-            given = getattr(self, setting) not in (unset(self, setting), ScheduleConfig("constant"))
+            value = getattr(self, setting)
+            given = value is not False and value not in (unset(self, setting), ScheduleConfig("constant"))
             if given and self.name not in methods:
                 wanted = ", ".join(methods)
                 raise InvalidValueError(

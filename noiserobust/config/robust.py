@@ -17,14 +17,17 @@ LEVELS = {"gaussian": 0.2, "laplace": 0.14}
 SCHEDULE = ScheduleConfig("quadratic", fraction=0.7)
 WEIGHT_STDS, GRANULARITY = 1.5, "filter"
 DECAY = 0.99
+CHIPS, EXAMPLES = 4, 32
+"""Micro-batches with noise of their own, at most, and examples in each of them, at least."""
 
 
-def completed(config: TrainConfig) -> TrainConfig:
+def completed(config: TrainConfig, processes: int = 1) -> TrainConfig:
     """Return a training with the settings of ``robust`` where none are given.
 
     The noise is strong and ramped up quadratically ("Incorruptible neural networks", table 3); weights are kept within
-    1.5 root mean squares of their filter, because noise is a share of the largest of them; and what is kept is an
-    average over about the last 100 steps. What each part is worth: ``experiments/robust``.
+    1.5 root mean squares of their filter, because noise is a share of the largest of them; each of up to four parts of
+    a batch has noise of its own, as each example has in aihwkit; and what is kept is an average over about the last 100
+    steps. What each part is worth: ``experiments/robust``.
     """
     method, clip, average = config.method, config.clip, config.average
     schedule = SCHEDULE if method.schedule.name is None else method.schedule
@@ -34,9 +37,19 @@ def completed(config: TrainConfig) -> TrainConfig:
         clip = replace(clip, granularity=GRANULARITY)
     if average.decay is None:
         average = replace(average, decay=DECAY)
-    return replace(
-        config, method=replace(method, noise=noise_of(method), schedule=schedule), clip=clip, average=average
-    )
+    each, accumulate = method.per_micro_batch, config.accumulate
+    if each is None:
+        each = not method.split_ranks
+    if accumulate is None:
+        accumulate = _parts(config.batch_size, processes) if each else 1
+    method = replace(method, noise=noise_of(method), schedule=schedule, per_micro_batch=each)
+    return replace(config, method=method, accumulate=accumulate, clip=clip, average=average)
+
+
+def _parts(batch_size: int, processes: int) -> int:
+    """Return into how many parts a process cuts its share of a batch; all together they make as many as one would."""
+    parts = next(n for n in range(CHIPS, 0, -1) if n == 1 or (batch_size % n == 0 and batch_size // n >= EXAMPLES))
+    return parts // processes if parts % processes == 0 else 1
 
 
 def noise_of(method: MethodConfig) -> NoiseConfig:

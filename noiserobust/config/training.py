@@ -192,7 +192,8 @@ class TrainConfig:
         lr_schedule: of the learning rate over all steps: constant, cosine or one-cycle.
         epochs: passes over the training data, >= 1.
         batch_size: examples a step, over all processes, >= 1; a last incomplete batch of an epoch is left out.
-        accumulate: micro-batches that a batch is cut into to save memory, >= 1.
+        accumulate: micro-batches that a process cuts its part of a batch into, to save memory or for
+            method.per_micro_batch, >= 1. By default 1; with robust 4, or fewer of at least 32 examples.
         label_smoothing: of the cross-entropy, in [0, 1).
         augment: random changes of the training images.
         clip: limits of gradients and weights.
@@ -216,7 +217,7 @@ class TrainConfig:
     lr_schedule: str = "cosine"
     epochs: int = 30
     batch_size: int = 128
-    accumulate: int = 1
+    accumulate: int | None = None
     label_smoothing: float = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -241,7 +242,8 @@ class TrainConfig:
         check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_integer("epochs", self.epochs, minimum=1)
         check_integer("batch_size", self.batch_size, minimum=1)
-        check_integer("accumulate", self.accumulate, minimum=1)
+        if self.accumulate is not None:
+            check_integer("accumulate", self.accumulate, minimum=1)
         check_integer("seed", self.seed, minimum=0)
         check_number("label_smoothing", self.label_smoothing, minimum=0)
         check_number("held_out", self.held_out, minimum=0)
@@ -251,13 +253,18 @@ class TrainConfig:
             if share >= 1:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")
 
-    def resolved(self) -> TrainConfig:
-        """Return the training with what is not given as it is used, which depends on the method."""
-        config = completed(self) if self.method.name == ROBUST else self
+    def resolved(self, processes: int = 1) -> TrainConfig:
+        """Return the training with what is not given as it is used, which depends on the method.
+
+        Args:
+            processes: how many train together, >= 1.
+        """
+        config = completed(self, processes) if self.method.name == ROBUST else self
         schedule = replace(config.method.schedule, name=config.method.schedule.name or "constant")
         return replace(
             config,
-            method=replace(config.method, schedule=schedule),
+            method=replace(config.method, schedule=schedule, per_micro_batch=bool(config.method.per_micro_batch)),
+            accumulate=config.accumulate or 1,
             clip=replace(
                 config.clip,
                 weight_stds=config.clip.weight_stds or None,

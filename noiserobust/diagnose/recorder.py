@@ -152,7 +152,7 @@ class Recorder:
             seed=config.seed,
             out=folder / DIAGNOSTICS_FILE,
             logs=folder / "tensorboard" if config.record.tensorboard else None,
-            step_passes=passes * config.accumulate / (1 if config.precision == "fp32" else _FASTER),
+            step_passes=passes * trainer.accumulate / (1 if config.precision == "fp32" else _FASTER),
         )
 
     def start(self) -> None:
@@ -205,8 +205,8 @@ def _batches(trainer: Trainer, data: ArrayData, number: int) -> Iterator[Batch]:
 
     They are of the size in which the training passes them: that of a micro-batch of one process.
     """
-    part = trainer.parts[0]
-    size = min(part.stop - part.start, len(data))
+    piece = trainer.parts[0][0]
+    size = min(piece.stop - piece.start, len(data))
     order = torch.from_numpy(trainer.stream.child("record").permutation(len(data)))
     for part in order[: len(data) // size * size].split(size)[:number]:
         chosen = data.subset(part)

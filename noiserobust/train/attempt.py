@@ -40,7 +40,9 @@ class Before:
         self._random.rewind()
 
 
-def more_micro_batches(now: int, batch_size: int, model: nn.Module, device: torch.device, short: str) -> int:
+def more_micro_batches(
+    now: int, batch_size: int, model: nn.Module, device: torch.device, short: str, *, multiple_of: int = 1
+) -> int:
     """Return into how many micro-batches a batch is divided when fewer do not fit into memory: twice as many, if it can
     be divided so.
 
@@ -50,13 +52,14 @@ def more_micro_batches(now: int, batch_size: int, model: nn.Module, device: torc
         model: what it takes: batch norm has no statistics of a single example.
         device: for the message.
         short: what the attempt said.
+        multiple_of: what their number has to be.
 
     Raises:
         OutOfMemoryError: if there can be no more.
     """
     least = 2 if any(isinstance(m, _BatchNorm) for m in model.modules()) else 1
     most = batch_size // least
-    more = next((n for n in range(2 * now, most + 1) if batch_size % n == 0), None)
+    more = next((n for n in range(2 * now, most + 1) if batch_size % n == 0 and n % multiple_of == 0), None)
     size = batch_size // now
     if more is None:
         raise OutOfMemoryError(

@@ -97,6 +97,12 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel | None:
     return inner if isinstance(inner, DistributedDataParallel) else None
 
 
+def rank_of(model: nn.Module) -> int:
+    """Return which rank of a DistributedDataParallel this is, 0 without one."""
+    parallel = data_parallel(model)
+    return 0 if parallel is None else dist.get_rank(parallel.process_group)
+
+
 def local_gradients(model: nn.Module) -> AbstractContextManager[None]:
     """Return a context in which passes of a DistributedDataParallel do not average gradients over ranks."""
     parallel = data_parallel(model)

@@ -19,6 +19,7 @@ from noiserobust.train.distributed import (
     data_parallel,
     local_gradients,
     noisy_rank,
+    rank_of,
     share_statistics,
     shares_memory,
 )
@@ -109,12 +110,13 @@ class Passes:
                     f"and {len(clean)}"
                 )
             groups = [([c], [n]) for c, n in zip(clean, noisy, strict=True)]
+        first = rank_of(self.model) * len(groups) if self.method.per_micro_batch else 0  # of those of all ranks
         total: Gradients = {}
         losses = []
         self._made = 0
         try:
             self.running = True
-            for number, (one, other) in enumerate(groups):
+            for number, (one, other) in enumerate(groups, first):
                 own = stream.child("micro-batch", number) if number else stream
                 losses.append(self._gradient(one, one if clean is noisy else other, own, strength))
                 if len(groups) > 1:

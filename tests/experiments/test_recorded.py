@@ -18,7 +18,8 @@ from test_record import EXPERIMENTS, load
 from noiserobust.cli.sweep import read
 from noiserobust.errors import InvalidValueError
 from noiserobust.noise.registry import build_noise
-from noiserobust.results.schema import DRAW_COLUMNS
+from noiserobust.results.files import read_json
+from noiserobust.results.schema import DRAW_COLUMNS, MANIFEST_FILE
 
 recorded, verdicts = load("recorded"), load("verdicts")
 finding, findings = sys.modules["finding"], sys.modules["findings"]
@@ -38,6 +39,15 @@ def test_a_table_of_a_readme_is_what_is_recorded(path: Path, name: str, monkeypa
     digit = re.search(r"\d(?=\D*$)", row)
     wrong = row[: digit.start()] + str((int(digit[0]) + 1) % 10) + row[digit.end() :]
     assert recorded.rewritten(block.replace(row, wrong)) == block
+
+
+def test_recorded_trainings_are_whole() -> None:
+    folders = [path.parent for path in EXPERIMENTS.rglob("train/*/manifest.json")]
+    assert folders
+    for folder in folders:
+        epochs = read_json(folder / MANIFEST_FILE)["configuration"]["epochs"]
+        for file in folder.glob("seed*/metrics.csv"):
+            assert pd.read_csv(file)["epoch"].tolist() == list(range(1, epochs + 1)), file
 
 
 def test_there_are_recorded_tables() -> None:

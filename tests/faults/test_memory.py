@@ -153,6 +153,12 @@ METHODS = {
 }
 
 
+def seeded() -> nn.Linear:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Linear(32, 3)
+
+
 class FailsLater(Hungry):
     """Lets some passes through before memory gets short: in the middle of a step, or after some."""
 
@@ -253,9 +259,29 @@ class TestTraining:
         with pytest.raises(OutOfMemoryError, match=said):
             trained(trainer(config(METHODS["rwp"]), Hungry(0), norm=norm))
 
-    def test_m_sharpness_is_a_matter_of_the_micro_batches(self) -> None:
-        with pytest.raises(OutOfMemoryError, match="stays as it is with m-sharpness: `accumulate` says it, here 2"):
-            trained(trainer(config(MethodConfig("sam", per_micro_batch=True), accumulate=2), Hungry(3)))
+    @pytest.mark.parametrize("name", ["sam", "rwp"])
+    def test_a_micro_batch_that_is_perturbed_by_itself_is_passed_in_pieces(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """What the method sees as one stays one: the same noise, or ascent, for all its pieces."""
+        method = replace(METHODS[name], per_micro_batch=True)
+        settings = config(method, batch_size=24, accumulate=2, epochs=1)
+
+        def plain(settings: TrainConfig, *hungry: Hungry) -> Trainer:
+            return Trainer(nn.Sequential(nn.Flatten(), seeded(), *hungry), images(50), settings, Normalize())
+
+        whole, short, finer = plain(settings), plain(settings, Hungry(6)), plain(replace(settings, accumulate=4))
+        assert [row["micro_batches"] for row in trained(whole) + trained(short)] == [2, 4]
+        trained(finer)
+        weights, other, apart = (training.model.state_dict()["1.weight"] for training in (whole, short, finer))
+        torch.testing.assert_close(other, weights)
+        assert (apart - weights).abs().max() > 1e-4
+        (said,) = shortages(caplog.records)
+        assert "is short for micro-batches of 12, going on with 4 of 6 a step" in said
+
+        resumed = plain(settings)
+        resumed.load_state_dict(short.state_dict())
+        assert resumed.parts == short.parts
 
     @pytest.mark.slow
     def test_the_weights_are_the_clean_ones_after_the_error(self) -> None:

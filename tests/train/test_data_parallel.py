@@ -257,6 +257,10 @@ def m_sam(share: float = 1.0) -> nr.SAM:
     return nr.SAM(0.3, perturbed_weight=share, per_micro_batch=True)
 
 
+def own_noises(share: float) -> nr.RWP:
+    return nr.RWP(NOISE, share, per_micro_batch=True)
+
+
 def attempt(scenario: Callable[[int, int], Found], rank: int, world: int) -> Found:
     try:
         return scenario(rank, world)
@@ -283,6 +287,9 @@ def two_ranks() -> dict[str, Callable[[int, int], Found]]:
         found[f"m-sam {share}"] = lambda r, w, s=share: share_of_batch(m_sam(s), r, w, **plain)
         found[f"m-sam {share}, bucket view"] = lambda r, w, s=share: share_of_batch(m_sam(s), r, w, view=True, **plain)
         found[f"m-sam {share}, micro"] = lambda r, w, s=share: share_of_batch(m_sam(s), r, w, micro=2, **plain)
+    for share in (1.0, 0.4):
+        found[f"own noises {share}"] = lambda r, w, s=share: share_of_batch(own_noises(s), r, w)
+        found[f"own noises {share}, micro"] = lambda r, w, s=share: share_of_batch(own_noises(s), r, w, micro=3)
     for name, make in REFUSED.items():
         found[f"refused {name}"] = lambda r, w, make=make: refusal(make)
     for name in ("sam", "mixed", "arwp"):
@@ -383,8 +390,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str
 # --- What one process does --------------------------------------------------------------------------------------------
 
 
-def alone(method, build: Callable[[], nn.Module] = network, data: Callable = features, **keywords: object) -> Found:
-    return train(build(), method, lambda step: part(data(seed=step), 0, 1), **keywords)
+def alone(
+    method, build: Callable[[], nn.Module] = network, data: Callable = features, micro: int = 1, **keywords: object
+) -> Found:
+    return train(build(), method, lambda step: part(data(seed=step), 0, 1, micro), **keywords)
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -442,6 +451,17 @@ def test_a_model_compiled_around_the_ranks_takes_the_step_of_one_process(results
     ranks, expected = of(results, "compiled"), alone(METHODS["mixed"])
     assert in_step(ranks)
     assert_same(ranks[0]["weights"], expected["weights"])
+
+
+@pytest.mark.parametrize(("variant", "micro"), [("", 1), (", micro", 3)], ids=["", "micro"])
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_noises_of_micro_batches_are_those_of_one_process(results, share: float, variant: str, micro: int) -> None:
+    ranks, expected = of(results, f"own noises {share}{variant}"), alone(own_noises(share), micro=2 * micro)
+    assert in_step(ranks)
+    assert_same(ranks[0]["weights"], expected["weights"])
+    assert [found["passes"] for found in ranks] == [expected["passes"]] * 2
+    shared = alone(nr.RWP(NOISE, share), micro=2 * micro)["weights"]
+    assert any((shared[n] - expected["weights"][n]).abs().max() > 1e-4 for n in shared)
 
 
 # --- SAM along local gradients ----------------------------------------------------------------------------------------

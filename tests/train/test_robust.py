@@ -29,14 +29,20 @@ ROBUST = TrainConfig(
 )
 SPELLED_OUT = replace(
     ROBUST,
-    method=MethodConfig("rwp", noise=NoiseConfig("gaussian", 0.2), schedule=ScheduleConfig("quadratic", fraction=0.7)),
+    method=MethodConfig(
+        "rwp",
+        noise=NoiseConfig("gaussian", 0.2),
+        schedule=ScheduleConfig("quadratic", fraction=0.7),
+        per_micro_batch=True,
+    ),
+    accumulate=1,
     clip=ClipConfig(weight_stds=1.5, granularity="filter"),
     average=AverageConfig(0.99),
 )
 
 
-def kept(config: TrainConfig) -> dict[str, object]:
-    trainer = Trainer(cnn(), ArrayData(*images(20), "images"), config, Normalize())
+def kept(config: TrainConfig, examples: int = 20) -> dict[str, object]:
+    trainer = Trainer(cnn(), ArrayData(*images(examples), "images"), config, Normalize())
     list(trainer.epochs())
     return snapshot(trainer.kept)
 
@@ -44,6 +50,48 @@ def kept(config: TrainConfig) -> dict[str, object]:
 def test_it_is_the_training_that_the_readme_spells_out() -> None:
     assert same_bits(kept(ROBUST), kept(SPELLED_OUT))
     assert not same_bits(kept(ROBUST), kept(replace(SPELLED_OUT, clip=ClipConfig())))
+
+
+def test_each_quarter_of_a_batch_has_noise_of_its_own() -> None:
+    large, spelled_out = (replace(config, batch_size=128) for config in (ROBUST, SPELLED_OUT))
+    found = kept(large, 130)
+    assert same_bits(found, kept(replace(spelled_out, accumulate=4), 130))
+    one_noise = replace(spelled_out.method, per_micro_batch=False)
+    assert not same_bits(found, kept(replace(spelled_out, accumulate=4, method=one_noise), 130))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "accumulate"),
+    [
+        *((n, 1, parts) for n, parts in ((1, 1), (50, 1), (63, 1), (64, 2), (96, 3), (100, 2), (128, 4), (1024, 4))),
+        *((128, processes, parts) for processes, parts in ((2, 2), (4, 1), (8, 1))),
+        *((96, processes, parts) for processes, parts in ((2, 1), (3, 1))),
+    ],
+)
+def test_parts_have_32_examples_or_more_whoever_makes_them(batch_size: int, processes: int, accumulate: int) -> None:
+    assert replace(ROBUST, batch_size=batch_size).resolved(processes).accumulate == accumulate
+
+
+def test_parts_can_be_others_or_have_one_noise() -> None:
+    large = replace(ROBUST, batch_size=128)
+    assert replace(large, accumulate=8).resolved().accumulate == 8
+    assert replace(large, accumulate=8).resolved().method.per_micro_batch is True
+    for method in (replace(ROBUST.method, per_micro_batch=False), MethodConfig("robust", split_ranks=True)):
+        shared = replace(large, method=method).resolved()
+        assert (shared.accumulate, shared.method.per_micro_batch) == (1, False)
+
+
+@pytest.mark.parametrize(("examples", "used"), [(127, 124), (45, 44), (4, 4), (3, 3)])
+def test_a_batch_of_few_examples_is_one_that_can_be_divided(examples: int, used: int) -> None:
+    def made() -> Trainer:
+        data = ArrayData(*images(examples), "images")
+        return Trainer(cnn(), data, replace(ROBUST, batch_size=128), Normalize())
+
+    if used % 4:
+        with pytest.raises(InvalidValueError, match="`batch_size` to be a multiple of 4"):
+            made()
+    else:
+        assert (made().batch_size, made().steps_per_epoch) == (used, 1)
 
 
 def test_what_is_written_down_says_all_of_it() -> None:
@@ -101,6 +149,8 @@ def test_another_method_has_none_of_its_settings() -> None:
     assert plain.resolved().clip == ClipConfig(granularity="tensor")
     assert plain.resolved().average == AverageConfig()
     assert plain.resolved().method.schedule == ScheduleConfig("constant")
+    assert (plain.resolved().accumulate, plain.resolved().method.per_micro_batch) == (1, False)
+    assert checked_settings(TrainConfig, plain.as_dict()) == plain.resolved()
 
 
 @pytest.mark.parametrize(
