@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field
 
-from noiserobust.errors import InvalidValueError, check_choice, check_number
+from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 
 ROBUST = "robust"
 METHODS = (ROBUST, "sgd", "sam", "asam", "rwp", "arwp", "was")
@@ -66,7 +66,8 @@ class ScheduleConfig:
 _NOISY, _ASCENDING = (ROBUST, "rwp", "arwp", "was"), ("sam", "asam")
 _METHODS_OF_SETTING = {
     "rho": _ASCENDING,
-    "per_micro_batch": (*_ASCENDING, ROBUST, "rwp"),
+    "per_micro_batch": _ASCENDING,
+    "chips": (ROBUST, "rwp"),
     "noise": _NOISY,
     "level_range": _NOISY,
     "draws": _NOISY,
@@ -94,13 +95,15 @@ class MethodConfig:
         perturbed_weight: share of the perturbed gradient, in (0, 1], by default 1; below 1 the clean gradient has the
             rest (mixed sam, m-RWP, m-ARWP).
         schedule: how the strength changes over the training.
-        level_range: lowest and highest level of the noise, >= 0 (of a device, times), drawn anew each step.
+        level_range: lowest and highest level of the noise, >= 0 (of a device, times), drawn anew for each noise.
         draws: noise draws a step over which the gradient is averaged, >= 1, by default 1.
         eta: of arwp: how much past gradients weaken the noise, >= 0, by default 0.1.
         beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.
         gradient: of was: through the transform, or straight.
-        per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness); of
-            robust and rwp: whether each has noise of its own, by default so with robust.
+        chips: of robust and rwp: equal parts of a batch that each have noise of their own, at the cost of one pass, >=
+            1; fewer on data of less than a batch. By default 1; with robust the most of 4, 3 and 2 that divide a batch
+            into parts of at least 32 examples, else 1.
+        per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness).
         two_batches: whether the perturbed pass has another batch than the clean one.
         same_dropout: whether both passes have the same dropout masks.
         split_ranks: of mixed robust and rwp under torchrun: whether even ranks compute the clean and odd ranks the
@@ -117,7 +120,8 @@ class MethodConfig:
     eta: float | None = None
     beta: float | None = None
     gradient: str | None = None
-    per_micro_batch: bool | None = None
+    chips: int | None = None
+    per_micro_batch: bool = False
     two_batches: bool = False
     same_dropout: bool = False
     split_ranks: bool = False
@@ -128,10 +132,11 @@ class MethodConfig:
             check_number("method.rho", self.rho, minimum=0)
         if self.perturbed_weight is not None:
             check_number("method.perturbed_weight", self.perturbed_weight, above=0, maximum=1)
+        if self.chips is not None:
+            check_integer("method.chips", self.chips, minimum=1)
         # A setting of another method would be ignored without a word.
         for setting, methods in _METHODS_OF_SETTING.items():
-            value = getattr(self, setting)
-            given = value is not False and value not in (unset(self, setting), ScheduleConfig("constant"))
+            given = getattr(self, setting) not in (unset(self, setting), ScheduleConfig("constant"))
             if given and self.name not in methods:
                 wanted = ", ".join(methods)
                 raise InvalidValueError(

@@ -18,16 +18,16 @@ SCHEDULE = ScheduleConfig("quadratic", fraction=0.7)
 WEIGHT_STDS, GRANULARITY = 1.5, "filter"
 DECAY = 0.99
 CHIPS, EXAMPLES = 4, 32
-"""Micro-batches with noise of their own, at most, and examples in each of them, at least."""
+"""Chips a step at most, and examples of each at least: batch norm takes its statistics of them."""
 
 
-def completed(config: TrainConfig, processes: int = 1) -> TrainConfig:
+def completed(config: TrainConfig) -> TrainConfig:
     """Return a training with the settings of ``robust`` where none are given.
 
     The noise is strong and ramped up quadratically ("Incorruptible neural networks", table 3); weights are kept within
-    1.5 root mean squares of their filter, because noise is a share of the largest of them; each of up to four parts of
-    a batch has noise of its own, as each example has in aihwkit; and what is kept is an average over about the last 100
-    steps. What each part is worth: ``experiments/robust``.
+    1.5 root mean squares of their filter, because noise is a share of the largest of them; parts of a batch have noise
+    of their own, as each example has in aihwkit; and what is kept is an average over about the last 100 steps. What
+    each part is worth: ``experiments/robust``.
     """
     method, clip, average = config.method, config.clip, config.average
     schedule = SCHEDULE if method.schedule.name is None else method.schedule
@@ -37,19 +37,18 @@ def completed(config: TrainConfig, processes: int = 1) -> TrainConfig:
         clip = replace(clip, granularity=GRANULARITY)
     if average.decay is None:
         average = replace(average, decay=DECAY)
-    each, accumulate = method.per_micro_batch, config.accumulate
-    if each is None:
-        each = not method.split_ranks
-    if accumulate is None:
-        accumulate = _parts(config.batch_size, processes) if each else 1
-    method = replace(method, noise=noise_of(method), schedule=schedule, per_micro_batch=each)
-    return replace(config, method=method, accumulate=accumulate, clip=clip, average=average)
+    method = replace(method, noise=noise_of(method), schedule=schedule, chips=method.chips or chips_of(config))
+    return replace(config, method=method, clip=clip, average=average)
 
 
-def _parts(batch_size: int, processes: int) -> int:
-    """Return into how many parts a process cuts its share of a batch; all together they make as many as one would."""
-    parts = next(n for n in range(CHIPS, 0, -1) if n == 1 or (batch_size % n == 0 and batch_size // n >= EXAMPLES))
-    return parts // processes if parts % processes == 0 else 1
+def chips_of(config: TrainConfig) -> int:
+    """Return how many chips a step has where it is not said."""
+    return 1 if config.method.split_ranks else largest_division(config.batch_size, CHIPS)
+
+
+def largest_division(examples: int, most: int) -> int:
+    """Return into how many parts of 32 examples or more a batch can be divided equally, if not more than ``most``."""
+    return next((n for n in range(most, 1, -1) if examples % n == 0 and examples // n >= EXAMPLES), 1)
 
 
 def noise_of(method: MethodConfig) -> NoiseConfig:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from noiserobust.config.method import ROBUST, MethodConfig, NoiseConfig, unset
-from noiserobust.config.robust import completed, expected, noise_of
+from noiserobust.config.robust import chips_of, completed, expected, noise_of
 from noiserobust.errors import InvalidValueError, check_choice, check_integer, check_number
 
 PRECISIONS = ("fp32", "bf16")
@@ -192,8 +192,7 @@ class TrainConfig:
         lr_schedule: of the learning rate over all steps: constant, cosine or one-cycle.
         epochs: passes over the training data, >= 1.
         batch_size: examples a step, over all processes, >= 1; a last incomplete batch of an epoch is left out.
-        accumulate: micro-batches that a process cuts its part of a batch into, to save memory or for
-            method.per_micro_batch, >= 1. By default 1; with robust 4, or fewer of at least 32 examples.
+        accumulate: micro-batches that a batch is cut into to save memory, >= 1.
         label_smoothing: of the cross-entropy, in [0, 1).
         augment: random changes of the training images.
         clip: limits of gradients and weights.
@@ -217,7 +216,7 @@ class TrainConfig:
     lr_schedule: str = "cosine"
     epochs: int = 30
     batch_size: int = 128
-    accumulate: int | None = None
+    accumulate: int = 1
     label_smoothing: float = 0.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -242,9 +241,13 @@ class TrainConfig:
         check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_integer("epochs", self.epochs, minimum=1)
         check_integer("batch_size", self.batch_size, minimum=1)
-        if self.accumulate is not None:
-            check_integer("accumulate", self.accumulate, minimum=1)
+        check_integer("accumulate", self.accumulate, minimum=1)
         check_integer("seed", self.seed, minimum=0)
+        if self.batch_size % (self.method.chips or 1):
+            raise InvalidValueError(
+                f"Expected `batch_size` to be a multiple of `method.chips`, {self.method.chips}, but got "
+                f"{self.batch_size}"
+            )
         check_number("label_smoothing", self.label_smoothing, minimum=0)
         check_number("held_out", self.held_out, minimum=0)
         if any(ord(sign) < 0x20 or 0x7F <= ord(sign) < 0xA0 for sign in self.label or ""):
@@ -253,18 +256,13 @@ class TrainConfig:
             if share >= 1:
                 raise InvalidValueError(f"Expected `{name}` to be a finite number >= 0 and < 1, but got {share!r}")
 
-    def resolved(self, processes: int = 1) -> TrainConfig:
-        """Return the training with what is not given as it is used, which depends on the method.
-
-        Args:
-            processes: how many train together, >= 1.
-        """
-        config = completed(self, processes) if self.method.name == ROBUST else self
+    def resolved(self) -> TrainConfig:
+        """Return the training with what is not given as it is used, which depends on the method."""
+        config = completed(self) if self.method.name == ROBUST else self
         schedule = replace(config.method.schedule, name=config.method.schedule.name or "constant")
         return replace(
             config,
-            method=replace(config.method, schedule=schedule, per_micro_batch=bool(config.method.per_micro_batch)),
-            accumulate=config.accumulate or 1,
+            method=replace(config.method, schedule=schedule),
             clip=replace(
                 config.clip,
                 weight_stds=config.clip.weight_stds or None,
@@ -294,6 +292,8 @@ class TrainConfig:
         """
         config = self.resolved()
         settings = asdict(config)
+        if (config.method.chips or 1) == 1 and (config.method.name != ROBUST or chips_of(config) == 1):
+            del settings["method"]["chips"]
         if config.record.every is None:
             del settings["record"]
         if config.average.decay is None:

@@ -152,7 +152,7 @@ class Recorder:
             seed=config.seed,
             out=folder / DIAGNOSTICS_FILE,
             logs=folder / "tensorboard" if config.record.tensorboard else None,
-            step_passes=passes * trainer.accumulate / (1 if config.precision == "fp32" else _FASTER),
+            step_passes=passes * config.accumulate / (1 if config.precision == "fp32" else _FASTER),
         )
 
     def start(self) -> None:
@@ -203,10 +203,11 @@ class Recorder:
 def _batches(trainer: Trainer, data: ArrayData, number: int) -> Iterator[Batch]:
     """Yield the first batches of a fixed order, as the network takes them, without augmentation.
 
-    They are of the size in which the training passes them: that of a micro-batch of one process.
+    They are of the size in which the training passes them, that of a micro-batch of one process, but are not divided
+    into those of several chips.
     """
-    piece = trainer.parts[0][0]
-    size = min(piece.stop - piece.start, len(data))
+    share = trainer.parts[-1].stop - trainer.parts[0].start
+    size = min(share // trainer.config.accumulate, len(data))
     order = torch.from_numpy(trainer.stream.child("record").permutation(len(data)))
     for part in order[: len(data) // size * size].split(size)[:number]:
         chosen = data.subset(part)

@@ -50,9 +50,9 @@ class ARWP(RWP):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("eta", self.eta, minimum=0)
-        if self.per_micro_batch:
+        if self.chips > 1:
             raise InvalidValueError(
-                "Expected `per_micro_batch` to be False with ARWP, which remembers one gradient a step, but got True"
+                f"Expected `chips` to be 1 with ARWP, which remembers one gradient a step, but got {self.chips}"
             )
         if check_number("beta", self.beta, minimum=0) >= 1:
             raise InvalidValueError(f"Expected `beta` to be a finite number >= 0 and < 1, but got {self.beta!r}")

@@ -52,7 +52,7 @@ def more_micro_batches(
         model: what it takes: batch norm has no statistics of a single example.
         device: for the message.
         short: what the attempt said.
-        multiple_of: what their number has to be.
+        multiple_of: what divides their number.
 
     Raises:
         OutOfMemoryError: if there can be no more.

@@ -97,10 +97,11 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel | None:
     return inner if isinstance(inner, DistributedDataParallel) else None
 
 
-def rank_of(model: nn.Module) -> int:
-    """Return which rank of a DistributedDataParallel this is, 0 without one."""
+def place(model: nn.Module) -> tuple[int, int]:
+    """Return which rank of a DistributedDataParallel this is, and of how many; the only one without."""
     parallel = data_parallel(model)
-    return 0 if parallel is None else dist.get_rank(parallel.process_group)
+    group = None if parallel is None else parallel.process_group
+    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
 def local_gradients(model: nn.Module) -> AbstractContextManager[None]:

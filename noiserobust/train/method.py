@@ -61,6 +61,9 @@ class Method(ABC):
     draws: int = 1
     """Perturbations a step, >= 1."""
 
+    chips: int = 1
+    """Parts of a step's closures that each get a perturbation of their own, >= 1."""
+
     per_micro_batch: bool = False
     """Whether each of several closures of a step gets a perturbation of its own."""
 

@@ -19,7 +19,7 @@ from noiserobust.train.distributed import (
     data_parallel,
     local_gradients,
     noisy_rank,
-    rank_of,
+    place,
     share_statistics,
     shares_memory,
 )
@@ -102,32 +102,46 @@ class Passes:
         if self.running or self.perturbed:
             raise StateError("Expected `step` to be called at the clean weights, but a pass is under way")
         self.forget()
-        groups = [(clean, noisy)]
-        if self.method.per_micro_batch and len(clean) > 1:
-            if len(clean) != len(noisy):
-                raise InvalidValueError(
-                    f"Expected as many perturbed closures as clean ones with `per_micro_batch`, but got {len(noisy)} "
-                    f"and {len(clean)}"
-                )
-            groups = [([c], [n]) for c, n in zip(clean, noisy, strict=True)]
-        first = rank_of(self.model) * len(groups) if self.method.per_micro_batch else 0  # of those of all ranks
+        rank, world = place(self.model) if self.method.chips > 1 else (0, 1)
+        parts = self._parts(len(clean), rank, world)
+        if len(parts) > 1 and len(clean) != len(noisy):
+            setting = "per_micro_batch" if self.method.per_micro_batch else "chips"
+            raise InvalidValueError(
+                f"Expected as many perturbed closures as clean ones with `{setting}`, but got {len(noisy)} and "
+                f"{len(clean)}"
+            )
         total: Gradients = {}
-        losses = []
+        losses: list[Tensor] = []
         self._made = 0
         try:
             self.running = True
-            for number, (one, other) in enumerate(groups, first):
+            for number, part in parts.items():
                 own = stream.child("micro-batch", number) if number else stream
-                losses.append(self._gradient(one, one if clean is noisy else other, own, strength))
-                if len(groups) > 1:
-                    total = add_(total, self._take(), 1 / len(groups))
+                one = [clean[i] for i in part]
+                other = one if clean is noisy else [noisy[i] for i in part] if len(parts) > 1 else noisy
+                with local_gradients(self.model) if world > 1 else nullcontext():
+                    loss = self._gradient(one, other, own, strength)
+                losses += [loss] * len(part)
+                if len(parts) > 1:
+                    total = add_(total, self._take(), len(part) / len(clean))
         finally:
             self.running = False
             self._replay = None
         put(total)
+        if world > 1:  # ranks may have chips of different number: they meet once
+            average_([p.grad for p in self._parameters() if p.grad is not None], self.model)
         self._drawn = self.method.draws
-        self._add(math.ceil(self._made / len(groups)))  # each group is a part of the batch
-        return _mean(losses)
+        self._add(math.ceil(self._made / len(parts)))  # each is a part of the batch
+        return loss if len(parts) == 1 else _mean(losses)
+
+    def _parts(self, closures: int, rank: int, world: int) -> dict[int, list[int]]:
+        """Return which closures have a perturbation of their own, by its number among those of all ranks."""
+        if self.method.per_micro_batch:
+            return {i: [i] for i in range(closures)}
+        parts: dict[int, list[int]] = {}
+        for i in range(closures):
+            parts.setdefault((rank * closures + i) * self.method.chips // (world * closures), []).append(i)
+        return parts
 
     @contextmanager
     def by_hand(self, stream: Stream, strength: float) -> Iterator[None]:
@@ -135,8 +149,8 @@ class Passes:
         method = self.method
         if self.perturbed:
             raise StateError("Expected `perturbed` to be entered once a step, but it was entered inside itself")
-        if self.same_dropout or self.split_ranks:
-            setting = "same_dropout" if self.same_dropout else "split_ranks"
+        used = {"same_dropout": self.same_dropout, "split_ranks": self.split_ranks, "chips": method.chips > 1}
+        for setting in (setting for setting, given in used.items() if given):
             raise StateError(f"Expected `step` to get a closure with `{setting}`, but `perturbed` was entered")
         if self._drawn >= method.draws:
             self.forget()
@@ -321,10 +335,10 @@ class Passes:
 
 
 def _check_split(method: Method, same_dropout: bool) -> None:
-    if not method.can_split or method.perturbed_weight == 1 or method.draws > 1 or method.per_micro_batch:
+    if not method.can_split or method.perturbed_weight == 1 or method.draws > 1 or method.chips > 1:
         raise InvalidValueError(
-            "Expected RWP(noise, perturbed_weight=0.5) or another share below 1, with one draw a step and not one a "
-            f"micro-batch, for `split_ranks`, but got {method!r}"
+            "Expected RWP(noise, perturbed_weight=0.5) or another share below 1, with one draw a step and one chip, "
+            f"for `split_ranks`, but got {method!r}"
         )
     if same_dropout:
         raise InvalidValueError(

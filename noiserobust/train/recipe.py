@@ -44,7 +44,7 @@ def build_method(config: MethodConfig) -> Method:
             f"Expected `method.noise` to be {KERNELS} with method.name 'was' only, but got {config.name!r}"
         )
     if config.name in (ROBUST, "rwp"):
-        return RWP(**_given(noise=noise, per_micro_batch=config.per_micro_batch, **common))
+        return RWP(**_given(noise=noise, chips=config.chips, **common))
     return ARWP(**_given(noise=noise, eta=config.eta, beta=config.beta, **common))
 
 

@@ -122,8 +122,7 @@ def train_seeds(
     check_number("checkpoint_seconds", checkpoint_seconds, minimum=0)
     if config.record.every is not None and make_recorder is None:
         raise InvalidValueError("Expected `make_recorder` to be given with `config.record`, but got None")
-    ranks = ranks or Ranks()
-    config = config.resolved(ranks.world)
+    ranks, config = ranks or Ranks(), config.resolved()
     # Everything that can be wrong with the settings is found before the first epoch.
     build_method(config.method)
     build_schedule(config.method.schedule)

@@ -34,8 +34,9 @@ class RWP(Method):
         level_range: lowest and highest level; the noise's level is drawn anew for each draw, uniformly between the two,
             or log-uniformly if it is a time. The noise's own level then does not matter.
         draws: noise draws a step over which the perturbed gradient is averaged, >= 1; each costs a pass.
-        per_micro_batch: whether each closure of a step has noise of its own instead of all having the same: k of them
-            see k chips a step at the cost of one pass. aihwkit's ``per_batch_sample`` is one example a closure.
+        chips: parts that the closures of a step are divided into, each with noise of its own, >= 1: so many chips a
+            step at the cost of one pass, or as many as there are closures if those are fewer. The closures of all ranks
+            of a DistributedDataParallel count, in their order. aihwkit's ``per_batch_sample`` is a chip an example.
 
     Raises:
         InvalidValueError: if an argument is out of range.
@@ -49,7 +50,7 @@ class RWP(Method):
     select: Select | None = None
     level_range: tuple[float | str, float | str] | None = None
     draws: int = 1
-    per_micro_batch: bool = field(default=False, kw_only=True)
+    chips: int = field(default=1, kw_only=True)
     name: ClassVar[str] = "rwp"
     can_split: ClassVar[bool] = True
 
@@ -58,6 +59,7 @@ class RWP(Method):
             raise InvalidValueError(f"Expected `noise` to be a noise object, but got {self.noise!r}")
         check_number("perturbed_weight", self.perturbed_weight, above=0, maximum=1)
         check_integer("draws", self.draws, minimum=1)
+        check_integer("chips", self.chips, minimum=1)
         if self.level_range is not None:
             object.__setattr__(self, "level_range", self._parsed(self.level_range))
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from noiserobust.config import TrainConfig
+from noiserobust.config.robust import largest_division
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.augment import Augment, Cutout
 from noiserobust.data.normalize import Normalize
@@ -74,9 +76,9 @@ class Trainer:
         score: Score | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
-        self.config = config = config.resolved(self.ranks.world)
+        self.config = config = config.resolved()
         self.device = device or torch.device("cpu")
+        self.ranks = ranks or Ranks()
         self.stream = Stream(config.seed, "training", train_seed)
         self.normalize = normalize
         self.score = score
@@ -86,19 +88,19 @@ class Trainer:
         self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.augment = Augment(config.augment.crop, config.augment.flip)
         self.cutout = Cutout(config.augment.cutout)
-        self.accumulate = config.accumulate or 1
-        self.batch_size = config.batch_size
-        if len(data) < self.batch_size:  # the only batch of an epoch, as large as it can be divided
-            self.batch_size = len(data) - len(data) % (self._shares * self.accumulate) or len(data)
+        self.batch_size = min(config.batch_size, len(data))
+        self.chips = config.method.chips or 1
+        if len(data) < config.batch_size:
+            self.chips = largest_division(self.batch_size, self.chips)
         self.steps_per_epoch = len(data) // self.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
-        self.parts = self._parts(self.accumulate)
+        self.parts = self._parts(self._micro_batches(config.accumulate))
         network: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self.network = self.ranks.wrap(network)
         self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
         self.optimizer = PerturbedOptimizer(
             build_optimizer(config.optimizer, model),
-            build_method(config.method),
+            build_method(replace(config.method, chips=self.chips) if config.method.chips else config.method),
             self.network,
             schedule=build_schedule(config.method.schedule),
             total_steps=self.total_steps,
@@ -150,7 +152,7 @@ class Trainer:
                 self.best_state = _copy(self.kept.state_dict())
             steps, passes = now.epoch * self.steps_per_epoch, self.optimizer.passes
             where = now.epoch, steps, passes, now.lr, now.strength
-            epoch = Epoch(*where, loss, clean, perturbed, best, now.seconds, sum(len(p) for p in self.parts))
+            epoch = Epoch(*where, loss, clean, perturbed, best, now.seconds, len(self.parts))
             now.start_epoch(now.epoch + 1)
             yield epoch
 
@@ -190,7 +192,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.load_state_dict(state["lr_schedule"])
         self.progress = Progress(**state["progress"])
-        self.parts = self._parts(self.progress.micro_batches or self.accumulate)
+        self.parts = self._parts(self.progress.micro_batches or self._micro_batches(self.config.accumulate))
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.scaler is not None:
@@ -250,14 +252,16 @@ class Trainer:
 
     def _divide(self, short: str) -> None:
         """Divide batches into more micro-batches from now on."""
-        if self.ranks.world > 1:
+        if self.ranks.world > 1 or self.config.method.per_micro_batch:
+            why = "their number stays as it is with " + ("several processes" if self.ranks.world > 1 else "m-sharpness")
             raise OutOfMemoryError(
-                f"Expected the micro-batches to fit into the memory of {self.device}, but got: {short}; their number "
-                f"stays as it is with several processes: `accumulate` says it, here {self.accumulate}"
+                f"Expected the micro-batches to fit into the memory of {self.device}, but got: {short}; {why}: "
+                f"`accumulate` says it, here {self.config.accumulate}"
             )
         now = self.progress
-        many, of = sum(len(p) for p in self.parts), len(self.parts) if self.config.method.per_micro_batch else 1
-        now.micro_batches = more_micro_batches(many, self.batch_size, self.model, self.device, short, multiple_of=of)
+        now.micro_batches = more_micro_batches(
+            len(self.parts), self.batch_size, self.model, self.device, short, multiple_of=self.chips
+        )
         self.parts = self._parts(now.micro_batches)
 
     def _closures(self, batch: Tensor, stream: Stream) -> list[Closure]:
@@ -266,19 +270,15 @@ class Trainer:
         if self.augment != Augment():  # features, which are no images, cannot be augmented
             x = self.augment(x, stream)  # the whole batch: what an example gets does not depend on the processes
         x = self.cutout(self.normalize(x), stream).to(memory_format=self.layout)
-        y = self.y[batch]
-        return [self._closure([(x[piece], y[piece]) for piece in part]) for part in self.parts]
+        return [self._closure(x[part], self.y[batch[part]]) for part in self.parts]
 
-    def _closure(self, pieces: list[tuple[Tensor, Tensor]]) -> Closure:
+    def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor:
-            losses = []
-            for x, y in pieces:
-                with self._autocast():
-                    output = self.network(x)
-                    loss = self.loss(x, getattr(output, "logits", output), y) / len(pieces)
-                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-                losses.append(loss.detach())
-            return torch.stack(losses).sum()
+            with self._autocast():
+                output = self.network(x)
+                loss = self.loss(x, getattr(output, "logits", output), y)
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            return loss
 
         return closure
 
@@ -286,20 +286,19 @@ class Trainer:
         dtype = _AUTOCAST.get(self.config.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
-    @property
-    def _shares(self) -> int:
-        """Into how many shares processes divide a batch."""
-        world = self.ranks.world
-        return max(world // 2, 1) if self.config.method.split_ranks else world
+    def _share(self) -> tuple[int, int]:
+        """Return which share of a batch this process has, and how many shares there are."""
+        rank, world = self.ranks.rank, self.ranks.world
+        # A clean and a noisy rank have the same examples.
+        return (rank // 2, max(world // 2, 1)) if self.config.method.split_ranks else (rank, world)
 
-    def _parts(self, micro: int) -> list[list[slice]]:
-        """Return this process's examples of a batch, given in how many micro-batches it passes them.
+    def _micro_batches(self, least: int) -> int:
+        """Return into how many micro-batches a process divides its share, so that none has examples of two chips."""
+        return math.lcm(self._share()[1] * least, self.chips) // self._share()[1]
 
-        One list is what the method sees as one micro-batch; of several, because memory is short, if noise is its own.
-        """
-        share, shares = self.ranks.rank, self._shares
-        if self.config.method.split_ranks:  # a clean and a noisy rank have the same examples
-            share //= 2
+    def _parts(self, micro: int) -> list[slice]:
+        """Return which examples of a batch each of this process's micro-batches has, given how many there are."""
+        share, shares = self._share()
         if self.batch_size % (shares * micro):
             raise InvalidValueError(
                 f"Expected `batch_size` to be a multiple of {shares * micro}, the micro-batches of all processes, "
@@ -307,9 +306,7 @@ class Trainer:
             )
         size = self.batch_size // (shares * micro)
         first = share * micro
-        slices = [slice((first + i) * size, (first + i + 1) * size) for i in range(micro)]
-        pieces = micro // self.accumulate if self.config.method.per_micro_batch else 1
-        return [slices[i : i + pieces] for i in range(0, micro, pieces)]
+        return [slice((first + i) * size, (first + i + 1) * size) for i in range(micro)]
 
     def _order(self, stream: Stream) -> Tensor:
         return torch.from_numpy(stream.permutation(len(self.y))).to(self.device)

@@ -169,10 +169,8 @@ class Space:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of a training that are not what they are by default, nested, as a YAML file has them."""
     known = ROBUST if config.method.name == ROBUST else "sgd"  # each has other defaults
-    method, size = MethodConfig(known), config.batch_size  # on which other defaults depend
-    defaults = TrainConfig(config.model, config.data, method=method, batch_size=size).as_dict()
-    defaults |= {"method": {**defaults["method"], "name": None}, "batch_size": TrainConfig.batch_size}
-    return _differing(config.as_dict(), defaults)
+    defaults = TrainConfig(config.model, config.data, method=MethodConfig(known)).as_dict()
+    return _differing(config.as_dict(), {**defaults, "method": {**defaults["method"], "name": None}})
 
 
 def _differing(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

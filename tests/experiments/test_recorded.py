@@ -18,6 +18,7 @@ from test_record import EXPERIMENTS, load
 from noiserobust.cli.sweep import read
 from noiserobust.errors import InvalidValueError
 from noiserobust.noise.registry import build_noise
+from noiserobust.report.gather import gather
 from noiserobust.results.files import read_json
 from noiserobust.results.schema import DRAW_COLUMNS, MANIFEST_FILE
 
@@ -48,6 +49,13 @@ def test_recorded_trainings_are_whole() -> None:
         epochs = read_json(folder / MANIFEST_FILE)["configuration"]["epochs"]
         for file in folder.glob("seed*/metrics.csv"):
             assert pd.read_csv(file)["epoch"].tolist() == list(range(1, epochs + 1)), file
+
+
+@pytest.mark.parametrize("folder", ["incorruptible/small/results", "robust/small/final", "robust/small/digits"])
+def test_recorded_evaluations_are_of_the_recorded_trainings(folder: str) -> None:
+    found = gather([EXPERIMENTS / folder])
+    assert found.trainings
+    assert found.strangers == ()
 
 
 def test_there_are_recorded_tables() -> None:

@@ -153,12 +153,6 @@ METHODS = {
 }
 
 
-def seeded() -> nn.Linear:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return nn.Linear(32, 3)
-
-
 class FailsLater(Hungry):
     """Lets some passes through before memory gets short: in the middle of a step, or after some."""
 
@@ -259,29 +253,21 @@ class TestTraining:
         with pytest.raises(OutOfMemoryError, match=said):
             trained(trainer(config(METHODS["rwp"]), Hungry(0), norm=norm))
 
-    @pytest.mark.parametrize("name", ["sam", "rwp"])
-    def test_a_micro_batch_that_is_perturbed_by_itself_is_passed_in_pieces(
-        self, name: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """What the method sees as one stays one: the same noise, or ascent, for all its pieces."""
-        method = replace(METHODS[name], per_micro_batch=True)
-        settings = config(method, batch_size=24, accumulate=2, epochs=1)
+    def test_m_sharpness_is_a_matter_of_the_micro_batches(self) -> None:
+        with pytest.raises(OutOfMemoryError, match="stays as it is with m-sharpness: `accumulate` says it, here 2"):
+            trained(trainer(config(MethodConfig("sam", per_micro_batch=True), accumulate=2), Hungry(3)))
 
-        def plain(settings: TrainConfig, *hungry: Hungry) -> Trainer:
-            return Trainer(nn.Sequential(nn.Flatten(), seeded(), *hungry), images(50), settings, Normalize())
-
-        whole, short, finer = plain(settings), plain(settings, Hungry(6)), plain(replace(settings, accumulate=4))
-        assert [row["micro_batches"] for row in trained(whole) + trained(short)] == [2, 4]
-        trained(finer)
-        weights, other, apart = (training.model.state_dict()["1.weight"] for training in (whole, short, finer))
-        torch.testing.assert_close(other, weights)
-        assert (apart - weights).abs().max() > 1e-4
+    def test_chips_stay_as_they_are(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Micro-batches of one chip share its noise: they are those of a training that had them from the start."""
+        settings = config(MethodConfig("rwp", noise=NOISE, chips=2), batch_size=24, epochs=1)
+        short, small = trainer(settings, Hungry(6)), trainer(replace(settings, accumulate=4))
+        assert [row["micro_batches"] for row in trained(short) + trained(small)] == [4, 4]
+        assert same(short.model, small.model)
+        more = trainer(replace(settings, method=replace(settings.method, chips=4)))
+        trained(more)
+        assert not same(more.model, small.model)
         (said,) = shortages(caplog.records)
         assert "is short for micro-batches of 12, going on with 4 of 6 a step" in said
-
-        resumed = plain(settings)
-        resumed.load_state_dict(short.state_dict())
-        assert resumed.parts == short.parts
 
     @pytest.mark.slow
     def test_the_weights_are_the_clean_ones_after_the_error(self) -> None:

@@ -25,6 +25,11 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 import noiserobust as nr
+from noiserobust.config import OptimizerConfig, TrainConfig
+from noiserobust.data.arrays import ArrayData
+from noiserobust.data.normalize import Normalize
+from noiserobust.train.distributed import Ranks
+from noiserobust.train.trainer import Trainer
 
 Batch = tuple[Tensor, Tensor]
 Found = dict[str, Any]
@@ -242,9 +247,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "pure RWP": lambda: optimizer(DistributedDataParallel(network()), nr.RWP(NOISE), split_ranks=True),
     "ARWP": lambda: optimizer(DistributedDataParallel(network()), nr.ARWP(NOISE, 0.5), split_ranks=True),
     "draws": lambda: optimizer(DistributedDataParallel(network()), nr.RWP(NOISE, 0.5, draws=2), split_ranks=True),
-    "each": lambda: optimizer(
-        DistributedDataParallel(network()), nr.RWP(NOISE, 0.5, per_micro_batch=True), split_ranks=True
-    ),
+    "each": lambda: optimizer(DistributedDataParallel(network()), nr.RWP(NOISE, 0.5, chips=2), split_ranks=True),
     "SyncBatchNorm": lambda: optimizer(with_sync_batch_norm(), split_ranks=True),
     "same dropout": lambda: optimizer(DistributedDataParallel(network()), split_ranks=True, same_dropout=True),
     "not wrapped": lambda: optimizer(network(), split_ranks=True),
@@ -257,8 +260,20 @@ def m_sam(share: float = 1.0) -> nr.SAM:
     return nr.SAM(0.3, perturbed_weight=share, per_micro_batch=True)
 
 
-def own_noises(share: float) -> nr.RWP:
-    return nr.RWP(NOISE, share, per_micro_batch=True)
+def chips(share: float) -> nr.RWP:
+    return nr.RWP(NOISE, share, chips=4)
+
+
+BATCHES = (32, 64, 96, 128)
+
+
+def recipe(batch_size: int, ranks: Ranks) -> dict[str, Tensor]:
+    """Train with method robust, which divides batches by itself."""
+    config = TrainConfig("own", "own", optimizer=OptimizerConfig(lr=0.1), epochs=2, batch_size=batch_size)
+    x, y = features(n=2 * batch_size)
+    trainer = Trainer(mlp(), ArrayData(x, y, "features"), config, Normalize(), ranks=ranks)
+    list(trainer.epochs())
+    return snapshot(trainer.kept)
 
 
 def attempt(scenario: Callable[[int, int], Found], rank: int, world: int) -> Found:
@@ -288,8 +303,10 @@ def two_ranks() -> dict[str, Callable[[int, int], Found]]:
         found[f"m-sam {share}, bucket view"] = lambda r, w, s=share: share_of_batch(m_sam(s), r, w, view=True, **plain)
         found[f"m-sam {share}, micro"] = lambda r, w, s=share: share_of_batch(m_sam(s), r, w, micro=2, **plain)
     for share in (1.0, 0.4):
-        found[f"own noises {share}"] = lambda r, w, s=share: share_of_batch(own_noises(s), r, w)
-        found[f"own noises {share}, micro"] = lambda r, w, s=share: share_of_batch(own_noises(s), r, w, micro=3)
+        found[f"chips {share}"] = lambda r, w, s=share: share_of_batch(chips(s), r, w)
+        found[f"chips {share}, micro"] = lambda r, w, s=share: share_of_batch(chips(s), r, w, micro=3)
+    for size in BATCHES:
+        found[f"recipe {size}"] = lambda r, w, n=size: {"weights": recipe(n, Ranks(r, w))}
     for name, make in REFUSED.items():
         found[f"refused {name}"] = lambda r, w, make=make: refusal(make)
     for name in ("sam", "mixed", "arwp"):
@@ -301,6 +318,7 @@ def four_ranks() -> dict[str, Callable[[int, int], Found]]:
     """Return the scenarios of four processes by name."""
     found: dict[str, Callable[[int, int], Found]]
     found = {f"split {share}": lambda r, w, s=share: split(s, r, w) for share in SHARES}
+    found |= {f"recipe {size}": lambda r, w, n=size: {"weights": recipe(n, Ranks(r, w))} for size in BATCHES}
     return {**found, "split, subgroup": split_subgroup}
 
 
@@ -453,15 +471,24 @@ def test_a_model_compiled_around_the_ranks_takes_the_step_of_one_process(results
     assert_same(ranks[0]["weights"], expected["weights"])
 
 
-@pytest.mark.parametrize(("variant", "micro"), [("", 1), (", micro", 3)], ids=["", "micro"])
+@pytest.mark.parametrize(("variant", "micro"), [("", 2), (", micro", 6)], ids=["", "micro"])
 @pytest.mark.parametrize("share", [1.0, 0.4])
-def test_noises_of_micro_batches_are_those_of_one_process(results, share: float, variant: str, micro: int) -> None:
-    ranks, expected = of(results, f"own noises {share}{variant}"), alone(own_noises(share), micro=2 * micro)
+def test_chips_are_those_of_one_process(results, share: float, variant: str, micro: int) -> None:
+    """Of four chips two ranks with one closure each have two; of three closures each, the first two share one."""
+    ranks, expected = of(results, f"chips {share}{variant}"), alone(chips(share), micro=micro)
     assert in_step(ranks)
     assert_same(ranks[0]["weights"], expected["weights"])
     assert [found["passes"] for found in ranks] == [expected["passes"]] * 2
-    shared = alone(nr.RWP(NOISE, share), micro=2 * micro)["weights"]
+    shared = alone(nr.RWP(NOISE, share))["weights"]
     assert any((shared[n] - expected["weights"][n]).abs().max() > 1e-4 for n in shared)
+
+
+@pytest.mark.parametrize("size", BATCHES)
+@pytest.mark.parametrize("group", ["two", "four"])
+def test_the_default_recipe_takes_the_steps_of_one_process(results, group: str, size: int) -> None:
+    ranks = of(results, f"recipe {size}", group)
+    assert in_step(ranks)
+    torch.testing.assert_close(ranks[0]["weights"], recipe(size, Ranks()), rtol=1e-5, atol=1e-6)
 
 
 # --- SAM along local gradients ----------------------------------------------------------------------------------------
@@ -629,7 +656,7 @@ def test_an_overflow_on_one_rank_skips_the_step_on_all(results, name: str) -> No
             "InvalidValueError",
             r"Expected RWP\(noise, perturbed_weight=0.5\) .* one draw a step .*, for `split_ranks`",
         ),
-        ("each", "InvalidValueError", "not one a micro-batch, for `split_ranks`"),
+        ("each", "InvalidValueError", "one chip, for `split_ranks`"),
         ("SyncBatchNorm", "InvalidValueError", "SyncBatchNorm"),
         ("same dropout", "InvalidValueError", "`same_dropout`.*`split_ranks`|`split_ranks`.*`same_dropout`"),
         ("not wrapped", "InvalidValueError", "in DistributedDataParallel for `split_ranks`, but got Sequential"),

@@ -212,8 +212,8 @@ def test_passes_are_counted_where_closures_are_called() -> None:
         (nr.RWP(noise), {"schedule": four}, 6),
         (nr.RWP(noise, 0.5), {"schedule": four}, 8),
         (nr.RWP(noise, draws=3), {}, 18),
-        (nr.RWP(noise, per_micro_batch=True), {}, 6),
-        (nr.RWP(noise, 0.5, per_micro_batch=True), {}, 12),
+        (nr.RWP(noise, chips=2), {}, 6),
+        (nr.RWP(noise, 0.5, chips=2), {}, 12),
         (nr.RWP(noise, 0.5, draws=3), {}, 24),
         (nr.ARWP(noise, 0.5), {}, 12),
     ]

@@ -1121,6 +1121,15 @@ def test_by_default_each_pass_has_masks_of_its_own(method) -> None:
         assert not any(torch.equal(masks[0], other) for other in masks[1:])
 
 
+def test_several_chips_by_hand_are_refused() -> None:
+    model = mlp()
+    before = snapshot(model)
+    opt = make(model, nr.RWP(nr.GaussianNoise(0.2), chips=2))
+    with pytest.raises(nr.NoiseRobustError, match="closure with `chips`, but `perturbed` was entered"), opt.perturbed():
+        pass
+    assert same_bits(before, snapshot(model))
+
+
 @some("sam", "mixed")
 def test_the_same_masks_by_hand_are_refused(method) -> None:
     model = mlp()

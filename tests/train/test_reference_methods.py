@@ -673,31 +673,55 @@ def test_sam_per_micro_batch_is_the_mean_of_the_sam_gradients_of_each(
 
 @pytest.mark.parametrize(("share", "two"), [(1.0, False), (0.3, True)], ids=["one batch", "mixed, two batches"])
 @pytest.mark.parametrize("draws", [1, 2])
-def test_rwp_per_micro_batch_is_the_mean_of_gradients_under_a_noise_for_each(
+def test_rwp_of_several_chips_is_the_mean_of_gradients_under_a_noise_for_each(
     task: Task, draws: int, share: float, two: bool
 ) -> None:
     noise = nr.GaussianNoise(0.2)
     plan = {"share": share, "two": two, "draws": draws}
-    path = train(task, nr.RWP(noise, share, draws=draws, per_micro_batch=True), micro=3, two=two)
+    path = train(task, nr.RWP(noise, share, draws=draws, chips=3), micro=3, two=two)
     assert_same(path, sgd(task, rwp(task, lambda step, stream: noise, micro=3, **plan)))
     assert_different(path, sgd(task, rwp(task, lambda step, stream: noise, **plan)))
 
 
-def test_rwp_per_micro_batch_of_one_closure_is_rwp(task: Task) -> None:
+def test_closures_in_a_row_share_a_chip(task: Task) -> None:
     noise = nr.GaussianNoise(0.2)
-    assert_same(train(task, nr.RWP(noise, per_micro_batch=True)), sgd(task, rwp(task, lambda step, stream: noise)))
+    apart = sgd(task, rwp(task, lambda step, stream: noise, micro=3))
+    assert_same(train(task, nr.RWP(noise, chips=3), micro=6), apart)
+    assert_different(train(task, nr.RWP(noise, chips=2), micro=6), apart)
+
+
+def test_chips_of_unequal_parts_count_by_their_examples(task: Task) -> None:
+    """Three closures and two chips: the first chip has two of them."""
+    noise, noisy = nr.GaussianNoise(0.2), views(task, None)
+
+    def rule(w: Weights, step: int) -> Weights:
+        found = []
+        for part, number in zip(parts(task.batch(step), 3), (0, 0, 1), strict=True):
+            stream = step_stream(step, 0, number)
+            moved = w | {k: noise.perturb(w[k], stream.child(k), view) for k, view in noisy.items()}
+            found.append(task.gradient(moved, part))
+        return mean(found)
+
+    assert_same(train(task, nr.RWP(noise, chips=2), micro=3), sgd(task, rule))
+
+
+def test_rwp_of_several_chips_with_one_closure_is_rwp(task: Task) -> None:
+    noise = nr.GaussianNoise(0.2)
+    assert_same(train(task, nr.RWP(noise, chips=3)), sgd(task, rwp(task, lambda step, stream: noise)))
 
 
 def test_arwp_remembers_one_gradient_a_step() -> None:
-    with pytest.raises(nr.NoiseRobustError, match="Expected `per_micro_batch` to be False with ARWP"):
-        nr.ARWP(nr.GaussianNoise(0.2), per_micro_batch=True)
+    with pytest.raises(
+        nr.NoiseRobustError, match="Expected `chips` to be 1 with ARWP, which remembers one gradient a step, but got 2"
+    ):
+        nr.ARWP(nr.GaussianNoise(0.2), chips=2)
 
 
-def test_each_micro_batch_draws_a_level_of_its_own(task: Task) -> None:
+def test_each_chip_draws_a_level_of_its_own(task: Task) -> None:
     def noise(step: int, stream: nr.Stream) -> Noise:
         return nr.GaussianNoise(0.4 * stream.child("level").generator().random())
 
-    path = train(task, nr.RWP(nr.GaussianNoise(0.2), level_range=(0.0, 0.4), per_micro_batch=True), micro=3)
+    path = train(task, nr.RWP(nr.GaussianNoise(0.2), level_range=(0.0, 0.4), chips=3), micro=3)
     assert_same(path, sgd(task, rwp(task, noise, micro=3)))
 
 

@@ -44,7 +44,7 @@ METHODS = {
     "rwp": MethodConfig("rwp", noise=NOISE),
     "m-rwp, two batches": MethodConfig("rwp", noise=NOISE, perturbed_weight=0.5, two_batches=True),
     "rwp, laplace, draws": MethodConfig("rwp", noise=NoiseConfig("laplace", 0.1), draws=2, same_dropout=True),
-    "rwp, each micro-batch": MethodConfig("rwp", noise=NOISE, per_micro_batch=True),
+    "rwp, two chips": MethodConfig("rwp", noise=NOISE, chips=2),
     "rwp, level range": MethodConfig("rwp", noise=NOISE, level_range=[0.0, 0.3]),
     "arwp": MethodConfig("arwp", noise=NOISE, eta=2.0, beta=0.9),
     "m-arwp": MethodConfig("arwp", noise=NOISE, eta=2.0, beta=0.9, perturbed_weight=0.5),

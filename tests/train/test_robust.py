@@ -29,22 +29,24 @@ ROBUST = TrainConfig(
 )
 SPELLED_OUT = replace(
     ROBUST,
-    method=MethodConfig(
-        "rwp",
-        noise=NoiseConfig("gaussian", 0.2),
-        schedule=ScheduleConfig("quadratic", fraction=0.7),
-        per_micro_batch=True,
-    ),
-    accumulate=1,
+    method=MethodConfig("rwp", noise=NoiseConfig("gaussian", 0.2), schedule=ScheduleConfig("quadratic", fraction=0.7)),
     clip=ClipConfig(weight_stds=1.5, granularity="filter"),
     average=AverageConfig(0.99),
 )
 
 
+def trainer(config: TrainConfig, examples: int) -> Trainer:
+    return Trainer(cnn(), ArrayData(*images(examples), "images"), config, Normalize())
+
+
 def kept(config: TrainConfig, examples: int = 20) -> dict[str, object]:
-    trainer = Trainer(cnn(), ArrayData(*images(examples), "images"), config, Normalize())
-    list(trainer.epochs())
-    return snapshot(trainer.kept)
+    training = trainer(config, examples)
+    list(training.epochs())
+    return snapshot(training.kept)
+
+
+def with_chips(config: TrainConfig, chips: int | None) -> TrainConfig:
+    return replace(config, method=replace(config.method, chips=chips))
 
 
 def test_it_is_the_training_that_the_readme_spells_out() -> None:
@@ -55,43 +57,53 @@ def test_it_is_the_training_that_the_readme_spells_out() -> None:
 def test_each_quarter_of_a_batch_has_noise_of_its_own() -> None:
     large, spelled_out = (replace(config, batch_size=128) for config in (ROBUST, SPELLED_OUT))
     found = kept(large, 130)
-    assert same_bits(found, kept(replace(spelled_out, accumulate=4), 130))
-    one_noise = replace(spelled_out.method, per_micro_batch=False)
-    assert not same_bits(found, kept(replace(spelled_out, accumulate=4, method=one_noise), 130))
+    assert same_bits(found, kept(with_chips(spelled_out, 4), 130))
+    assert not same_bits(found, kept(replace(spelled_out, accumulate=4), 130))  # four micro-batches, one noise
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "processes", "accumulate"),
-    [
-        *((n, 1, parts) for n, parts in ((1, 1), (50, 1), (63, 1), (64, 2), (96, 3), (100, 2), (128, 4), (1024, 4))),
-        *((128, processes, parts) for processes, parts in ((2, 2), (4, 1), (8, 1))),
-        *((96, processes, parts) for processes, parts in ((2, 1), (3, 1))),
-    ],
+    ("batch_size", "chips"), [(1, 1), (50, 1), (63, 1), (64, 2), (96, 3), (100, 2), (125, 1), (128, 4), (1024, 4)]
 )
-def test_parts_have_32_examples_or_more_whoever_makes_them(batch_size: int, processes: int, accumulate: int) -> None:
-    assert replace(ROBUST, batch_size=batch_size).resolved(processes).accumulate == accumulate
+def test_chips_have_32_examples_or_more(batch_size: int, chips: int) -> None:
+    config = replace(ROBUST, batch_size=batch_size)
+    assert config.resolved().method.chips == chips
+    assert config.as_dict()["method"].get("chips", 1) == chips
+    assert checked_settings(TrainConfig, config.as_dict()).resolved() == config.resolved()
 
 
-def test_parts_can_be_others_or_have_one_noise() -> None:
+def test_chips_are_written_down_where_they_are_not_what_a_batch_gives_anyway() -> None:
     large = replace(ROBUST, batch_size=128)
-    assert replace(large, accumulate=8).resolved().accumulate == 8
-    assert replace(large, accumulate=8).resolved().method.per_micro_batch is True
-    for method in (replace(ROBUST.method, per_micro_batch=False), MethodConfig("robust", split_ranks=True)):
-        shared = replace(large, method=method).resolved()
-        assert (shared.accumulate, shared.method.per_micro_batch) == (1, False)
+    for chips in (1, 2, 8):
+        said = with_chips(large, chips).as_dict()
+        assert said["method"]["chips"] == chips
+        assert checked_settings(TrainConfig, said).resolved().method.chips == chips
+    assert "chips" not in ROBUST.as_dict()["method"]  # as in earlier versions
+    split = replace(large, method=MethodConfig("robust", split_ranks=True))
+    assert split.resolved().method.chips == 1
 
 
-@pytest.mark.parametrize(("examples", "used"), [(127, 124), (45, 44), (4, 4), (3, 3)])
-def test_a_batch_of_few_examples_is_one_that_can_be_divided(examples: int, used: int) -> None:
-    def made() -> Trainer:
-        data = ArrayData(*images(examples), "images")
-        return Trainer(cnn(), data, replace(ROBUST, batch_size=128), Normalize())
+@pytest.mark.parametrize(
+    ("accumulate", "chips", "micro"), [(1, 4, 4), (2, 4, 4), (8, 4, 8), (1, 1, 1), (16, 2, 16), (4, 8, 8)]
+)
+def test_micro_batches_that_save_memory_leave_the_chips_as_they_are(accumulate: int, chips: int, micro: int) -> None:
+    training = trainer(with_chips(replace(ROBUST, batch_size=128, accumulate=accumulate), chips), 130)
+    assert (training.chips, len(training.parts), training.optimizer.method.chips) == (chips, micro, chips)
 
-    if used % 4:
-        with pytest.raises(InvalidValueError, match="`batch_size` to be a multiple of 4"):
-            made()
-    else:
-        assert (made().batch_size, made().steps_per_epoch) == (used, 1)
+
+@pytest.mark.parametrize(("examples", "chips"), [(127, 1), (126, 3), (100, 2), (45, 1), (5, 1), (3, 1)])
+def test_a_batch_of_few_examples_has_fewer_chips(examples: int, chips: int) -> None:
+    training = trainer(replace(ROBUST, batch_size=128), examples)
+    assert (training.batch_size, training.chips, training.steps_per_epoch) == (examples, chips, 1)
+    list(training.epochs())
+
+
+def test_chips_that_do_not_divide_a_batch_are_refused() -> None:
+    with pytest.raises(InvalidValueError, match=r"`batch_size` to be a multiple of `method\.chips`, 3, but got 8"):
+        with_chips(ROBUST, 3)
+    with pytest.raises(InvalidValueError, match=r"Expected `method\.chips` to be an integer >= 1, but got 0"):
+        MethodConfig("rwp", chips=0)
+    with pytest.raises(InvalidValueError, match=r"`method\.chips` to be given with method\.name robust, rwp only"):
+        MethodConfig("sam", chips=2)
 
 
 def test_what_is_written_down_says_all_of_it() -> None:
@@ -99,7 +111,7 @@ def test_what_is_written_down_says_all_of_it() -> None:
     expected = SPELLED_OUT.as_dict()
     expected["method"] |= {"name": "robust", "noise": {**expected["method"]["noise"], "name": None}}
     assert said == expected
-    assert checked_settings(TrainConfig, said) == ROBUST.resolved()  # as from a manifest
+    assert checked_settings(TrainConfig, said).resolved() == ROBUST.resolved()  # as from a manifest
     assert settings_of(ROBUST)["method"] == {"name": "robust"}
     assert checked_settings(TrainConfig, settings_of(ROBUST)) == ROBUST
 
@@ -149,8 +161,7 @@ def test_another_method_has_none_of_its_settings() -> None:
     assert plain.resolved().clip == ClipConfig(granularity="tensor")
     assert plain.resolved().average == AverageConfig()
     assert plain.resolved().method.schedule == ScheduleConfig("constant")
-    assert (plain.resolved().accumulate, plain.resolved().method.per_micro_batch) == (1, False)
-    assert checked_settings(TrainConfig, plain.as_dict()) == plain.resolved()
+    assert plain.resolved().method.chips is None
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,11 @@ def test_clips_and_averages_are_what_they_are_called(clip, stds, granularity):
     assert config.average == AverageConfig(0.99)
 
 
-def test_the_default_is_a_point_of_the_space_but_for_its_strength_and_how_many_noises_a_step_has():
-    default, near = SPACE.default().resolved(), SPACE.config(SPACE.near_default(), "robust").resolved()
-    assert (default.method.name, default.accumulate) == ("robust", 4)
+def test_the_default_is_a_point_of_the_space_but_for_its_strength_and_chips():
+    default, near = SPACE.default().resolved(), SPACE.config(SPACE.near_default(), "robust")
+    assert (default.method.name, default.method.chips) == ("robust", 4)
     noise = replace(default.method.noise, name="gaussian")
-    method = replace(default.method, name="rwp", noise=noise, per_micro_batch=False)
-    assert near == replace(default, method=method, accumulate=1)
+    assert near == replace(default, method=replace(default.method, name="rwp", noise=noise, chips=None))
     weak = replace(SPACE, sigma=0.001).near_default()
     assert weak["strength"] == STRENGTHS[1]
     trial = optuna.trial.FixedTrial(dict(weak))

@@ -21,11 +21,11 @@ WIDE, NARROW = (8.6, 4.3), (3.9, 4.1)
 
 INK, RULE, CARD = "#24292f", "#d0d7de", "#ffffff"
 
-# Okabe & Ito, "Color universal design" (2008), without the yellow that white paper swallows; ink is their black.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-
 GREY = "#6e7781"
+
+# Okabe & Ito, "Color universal design" (2008), with grey for the yellow that white paper swallows; ink is their black.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK, GREY)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 KINDS = ("svg", "png", "pdf")
 
