@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import lcm
 from typing import TYPE_CHECKING
 
 from noiserobust.config.method import MethodConfig, NoiseConfig, ScheduleConfig
@@ -17,8 +18,8 @@ LEVELS = {"gaussian": 0.2, "laplace": 0.14}
 SCHEDULE = ScheduleConfig("quadratic", fraction=0.7)
 WEIGHT_STDS, GRANULARITY = 1.5, "filter"
 DECAY = 0.99
-CHIPS, EXAMPLES = 4, 32
-"""Chips a step at most, and examples of each at least: batch norm takes its statistics of them."""
+CHIPS, EXAMPLES = (4, 2), 32
+"""Chips a step, the first number that leaves each of them enough examples: batch norm takes its statistics of them."""
 
 
 def completed(config: TrainConfig) -> TrainConfig:
@@ -43,12 +44,19 @@ def completed(config: TrainConfig) -> TrainConfig:
 
 def chips_of(config: TrainConfig) -> int:
     """Return how many chips a step has where it is not said."""
-    return 1 if config.method.split_ranks else largest_division(config.batch_size, CHIPS)
+    return 1 if config.method.split_ranks else divided(config.batch_size, config.accumulate)
 
 
-def largest_division(examples: int, most: int) -> int:
-    """Return into how many parts of 32 examples or more a batch can be divided equally, if not more than ``most``."""
-    return next((n for n in range(most, 1, -1) if examples % n == 0 and examples // n >= EXAMPLES), 1)
+def divided(examples: int, micro_batches: int) -> int:
+    """Return how many chips, of 32 examples or more, a batch is divided among equally.
+
+    Args:
+        examples: of the batch.
+        micro_batches: into how many it is cut to save memory; chips do not make those smaller than 32 examples.
+    """
+    enough = min(EXAMPLES, examples // micro_batches)
+    fits = (n for n in CHIPS if examples % n == 0 and examples // n >= EXAMPLES)
+    return next((n for n in fits if examples // lcm(n, micro_batches) >= enough), 1)
 
 
 def noise_of(method: MethodConfig) -> NoiseConfig:

@@ -145,7 +145,8 @@ class RecordConfig:
         rhos: radii at which the ascent-direction sharpness is taken.
         draws: noise draws for each of the levels, the same for all samples, >= 2.
         batch_statistics: whether gradients, and the loss where the method takes its own, are recorded as they are in
-            training, where batch norm uses the statistics of each batch; sharpness never is.
+            training, where batch norm uses the statistics of each batch (of a whole one, where chips divide it);
+            sharpness never is.
         tensorboard: whether it is written for TensorBoard too.
     """
 
@@ -288,7 +289,8 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return all settings as nested dictionaries, JSON-able; later ones only if they are used.
 
-        So trainings of versions that did not have them are continued. What the method sets is among them.
+        So trainings of versions that did not have them are continued. What the method sets is among them: where robust
+        has several chips it is another method than before.
         """
         config = self.resolved()
         settings = asdict(config)

@@ -38,11 +38,11 @@ class NoiseTrainerMixin:
         NoisyTrainer(model, args, train_dataset=data, method=method, schedule=nr.LinearRamp(fraction=0.5)).train()
 
     All passes of an optimizer step are run inside ``training_step`` of its last micro-batch, as
-    :class:`~noiserobust.train.optimizer.PerturbedOptimizer` does with several closures: one noise draw a step, SAM
-    along the gradient of the whole batch. Everything else (clipping, callbacks, evaluation, checkpoints) sees clean
-    weights and the gradient that updates. A resumed training goes on as if it had not stopped; what ARWP remembers is
-    kept in the ``noise.pt`` of each checkpoint. The loss that is logged is the clean one, if the method has a clean
-    pass.
+    :class:`~noiserobust.train.optimizer.PerturbedOptimizer` does with several closures: one noise draw a step, or with
+    ``chips`` up to one a micro-batch, SAM along the gradient of the whole batch. Everything else (clipping, callbacks,
+    evaluation, checkpoints) sees clean weights and the gradient that updates. A resumed training goes on as if it had
+    not stopped; what ARWP remembers is kept in the ``noise.pt`` of each checkpoint. The loss that is logged is the
+    clean one, if the method has a clean pass.
 
     Noise falls on Linear, Embedding and Conv weights, GPT-2's ``Conv1D`` among them, tied ones once; frozen weights
     feel it too.

@@ -36,8 +36,8 @@ class NoiseCallback(pl.Callback):  # type: ignore[misc]
         callback = NoiseCallback(nr.RWP(nr.GaussianNoise(0.1)), schedule=nr.QuadraticRamp(fraction=0.5))
         pl.Trainer(max_epochs=30, callbacks=[callback]).fit(module, loader)
 
-    For SAM, mixed methods, several draws or chips a step, which take several passes, return a PerturbedOptimizer
-    instead, without a callback, and leave clipping to its ``max_grad_norm`` and ``accumulate_grad_batches`` at 1::
+    For SAM, mixed methods and several draws a step, which take several passes, return a PerturbedOptimizer instead,
+    without a callback, and leave clipping to its ``max_grad_norm`` and ``accumulate_grad_batches`` at 1::
 
         def configure_optimizers(self):
             return nr.PerturbedOptimizer(torch.optim.SGD(self.parameters(), lr=0.1), nr.SAM(0.05), self)
@@ -60,10 +60,14 @@ class NoiseCallback(pl.Callback):  # type: ignore[misc]
     def __init__(self, method: Method, *, schedule: Schedule | None = None, seed: int = 0, train_seed: int = 0) -> None:
         if not isinstance(method, Method):
             raise InvalidValueError(f"Expected `method` to be a method such as RWP(noise), but got {method!r}")
-        if method.needs_clean_gradient or method.draws > 1 or method.chips > 1:
+        if method.needs_clean_gradient or method.draws > 1:
             raise InvalidValueError(
-                f"Expected `method` to take one pass a step under one noise, such as RWP(noise), but got {method!r}; "
-                "return noiserobust.PerturbedOptimizer(optimizer, method, self) from `configure_optimizers` instead"
+                f"Expected `method` to take one pass a step, such as RWP(noise), but got {method!r}; return "
+                "noiserobust.PerturbedOptimizer(optimizer, method, self) from `configure_optimizers` instead"
+            )
+        if method.chips > 1:
+            raise InvalidValueError(
+                f"Expected `method` to have one chip a step, as Lightning does not divide batches, but got {method!r}"
             )
         if schedule is not None and not isinstance(schedule, Schedule):
             raise InvalidValueError(f"Expected `schedule` to be one such as LinearRamp(1000), but got {schedule!r}")

@@ -102,46 +102,31 @@ class Passes:
         if self.running or self.perturbed:
             raise StateError("Expected `step` to be called at the clean weights, but a pass is under way")
         self.forget()
-        rank, world = place(self.model) if self.method.chips > 1 else (0, 1)
-        parts = self._parts(len(clean), rank, world)
-        if len(parts) > 1 and len(clean) != len(noisy):
-            setting = "per_micro_batch" if self.method.per_micro_batch else "chips"
-            raise InvalidValueError(
-                f"Expected as many perturbed closures as clean ones with `{setting}`, but got {len(noisy)} and "
-                f"{len(clean)}"
-            )
+        groups = [(clean, noisy)]
+        if self.method.per_micro_batch and len(clean) > 1:
+            if len(clean) != len(noisy):
+                raise InvalidValueError(
+                    f"Expected as many perturbed closures as clean ones with `per_micro_batch`, but got {len(noisy)} "
+                    f"and {len(clean)}"
+                )
+            groups = [([c], [n]) for c, n in zip(clean, noisy, strict=True)]
         total: Gradients = {}
-        losses: list[Tensor] = []
+        losses = []
         self._made = 0
         try:
             self.running = True
-            for number, part in parts.items():
+            for number, (one, other) in enumerate(groups):
                 own = stream.child("micro-batch", number) if number else stream
-                one = [clean[i] for i in part]
-                other = one if clean is noisy else [noisy[i] for i in part] if len(parts) > 1 else noisy
-                with local_gradients(self.model) if world > 1 else nullcontext():
-                    loss = self._gradient(one, other, own, strength)
-                losses += [loss] * len(part)
-                if len(parts) > 1:
-                    total = add_(total, self._take(), len(part) / len(clean))
+                losses.append(self._gradient(one, one if clean is noisy else other, own, strength))
+                if len(groups) > 1:
+                    total = add_(total, self._take(), 1 / len(groups))
         finally:
             self.running = False
             self._replay = None
         put(total)
-        if world > 1:  # ranks may have chips of different number: they meet once
-            average_([p.grad for p in self._parameters() if p.grad is not None], self.model)
         self._drawn = self.method.draws
-        self._add(math.ceil(self._made / len(parts)))  # each is a part of the batch
-        return loss if len(parts) == 1 else _mean(losses)
-
-    def _parts(self, closures: int, rank: int, world: int) -> dict[int, list[int]]:
-        """Return which closures have a perturbation of their own, by its number among those of all ranks."""
-        if self.method.per_micro_batch:
-            return {i: [i] for i in range(closures)}
-        parts: dict[int, list[int]] = {}
-        for i in range(closures):
-            parts.setdefault((rank * closures + i) * self.method.chips // (world * closures), []).append(i)
-        return parts
+        self._add(math.ceil(self._made / len(groups)))  # each group is a part of the batch
+        return _mean(losses)
 
     @contextmanager
     def by_hand(self, stream: Stream, strength: float) -> Iterator[None]:
@@ -227,8 +212,13 @@ class Passes:
         # Noise asks for no gradient: the clean pass comes last, so that its activations and the saved weights are
         # never in memory together.
         for draw in range(method.draws):
-            with self._displaced(stream, strength, draw) as moment:
-                loss = self._backward(noisy)
+            chips = self._chips(noisy)
+            with self._pass(len(noisy)) as losses:
+                for number, chip in chips.items():
+                    own = stream.child("micro-batch", number) if number else stream
+                    with self._displaced(own, strength, draw) as moment:
+                        losses += self._call(chip, last=number == max(chips))
+            loss = _mean(losses)
             self._collect(draw)
         self._remember(moment)
         if method.perturbed_weight < 1:
@@ -280,26 +270,42 @@ class Passes:
         saved = self._saved if self.method.perturbed_weight == 1 else {}
         return Moment(self.sites, parameters, stream, strength, self.memory, saved)
 
+    def _chips(self, closures: Sequence[Closure]) -> dict[int, Sequence[Closure]]:
+        """Return which closures are under which noise, by its number among those of all ranks."""
+        rank, world = place(self.model) if self.method.chips > 1 else (0, 1)
+        chips: dict[int, list[Closure]] = {}
+        for number, closure in enumerate(closures, start=rank * len(closures)):
+            chips.setdefault(number * self.method.chips // (world * len(closures)), []).append(closure)
+        return dict(chips)
+
     def _backward(self, closures: Sequence[Closure]) -> Tensor:
         """Run one pass over all micro-batches from empty gradients; return the mean loss."""
+        with self._pass(len(closures)) as losses:
+            losses += self._call(closures)
+        return _mean(losses)
+
+    @contextmanager
+    def _pass(self, closures: int) -> Iterator[list[Any]]:
+        """Begin with empty gradients and end with the mean over closures; yield a list for their losses."""
         for parameter in self._parameters():
             parameter.grad = None
         if self._replay is not None:
             self._replay.rewind()
-        losses: list[Any] = []  # of one closure, whatever it returns
-        for number, closure in enumerate(closures, start=1):
-            averaged = nullcontext() if number == len(closures) else local_gradients(self.model)
-            with averaged, torch.enable_grad():
-                loss: Tensor | None = closure()
-            if loss is None and len(closures) > 1:
-                raise StateError("Expected each closure to return its loss, but got None")
-            losses.append(loss)
+        yield []
         gradients = {p: p.grad for p in self._parameters() if p.grad is not None}
         if not gradients:
             raise StateError("Expected the closure to call `backward()` on its loss, but there is no gradient")
-        scale_(gradients, 1 / len(closures))
+        scale_(gradients, 1 / closures)
         self._made += 1
-        return _mean(losses)
+
+    def _call(self, closures: Sequence[Closure], *, last: bool = True) -> list[Any]:
+        """Add the gradients of closures to those that are there, over ranks with the last of a pass; return losses."""
+        losses: list[Any] = []  # of one closure, whatever it returns
+        for number, closure in enumerate(closures, start=1):
+            averaged = nullcontext() if last and number == len(closures) else local_gradients(self.model)
+            with averaged, torch.enable_grad():
+                losses.append(closure())
+        return losses
 
     def _add(self, passes: int) -> None:
         if self.count is not None:
@@ -350,4 +356,6 @@ def _check_split(method: Method, same_dropout: bool) -> None:
 def _mean(losses: Sequence[Tensor]) -> Tensor:
     if len(losses) == 1:
         return losses[0]
+    if any(loss is None for loss in losses):
+        raise StateError("Expected each closure to return its loss, but got None")
     return torch.stack([torch.as_tensor(loss).detach() for loss in losses]).mean()

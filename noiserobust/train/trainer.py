@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from noiserobust.config import TrainConfig
-from noiserobust.config.robust import largest_division
+from noiserobust.config.robust import divided
 from noiserobust.data.arrays import ArrayData
 from noiserobust.data.augment import Augment, Cutout
 from noiserobust.data.normalize import Normalize
@@ -91,7 +91,7 @@ class Trainer:
         self.batch_size = min(config.batch_size, len(data))
         self.chips = config.method.chips or 1
         if len(data) < config.batch_size:
-            self.chips = largest_division(self.batch_size, self.chips)
+            self.chips = divided(self.batch_size, config.accumulate) if self.chips > 1 else 1
         self.steps_per_epoch = len(data) // self.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
         self.parts = self._parts(self._micro_batches(config.accumulate))

@@ -169,7 +169,11 @@ class Space:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Return the settings of a training that are not what they are by default, nested, as a YAML file has them."""
     known = ROBUST if config.method.name == ROBUST else "sgd"  # each has other defaults
-    defaults = TrainConfig(config.model, config.data, method=MethodConfig(known)).as_dict()
+    # Other defaults depend on these two, which have their own.
+    size, parts = config.batch_size, config.accumulate
+    method = MethodConfig(known)
+    defaults = TrainConfig(config.model, config.data, method=method, batch_size=size, accumulate=parts).as_dict()
+    defaults |= {"batch_size": TrainConfig.batch_size, "accumulate": TrainConfig.accumulate}
     return _differing(config.as_dict(), {**defaults, "method": {**defaults["method"], "name": None}})
 
 

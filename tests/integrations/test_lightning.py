@@ -258,12 +258,15 @@ def test_methods_of_two_passes_go_through_configure_optimizers(method) -> None:
     assert same(net, plain_loop(method))
 
 
-@pytest.mark.parametrize(
-    "method", [nr.SAM(0.3), nr.RWP(NOISE, 0.5), nr.RWP(NOISE, draws=2), nr.RWP(NOISE, chips=2)], ids=repr
-)
+@pytest.mark.parametrize("method", [nr.SAM(0.3), nr.RWP(NOISE, 0.5), nr.RWP(NOISE, draws=2)], ids=repr)
 def test_methods_of_several_passes_are_refused_by_the_callback(method) -> None:
     with pytest.raises(InvalidValueError, match=r"PerturbedOptimizer\(optimizer, method, self\) from `configure_opt"):
         NoiseCallback(method)
+
+
+def test_several_chips_are_refused_by_the_callback() -> None:
+    with pytest.raises(InvalidValueError, match="one chip a step, as Lightning does not divide batches"):
+        NoiseCallback(nr.RWP(NOISE, chips=2))
 
 
 @pytest.mark.parametrize("keywords", [{"method": "rwp"}, {"schedule": 0.5}, {"seed": -1}, {"train_seed": 0.5}])

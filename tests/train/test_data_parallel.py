@@ -264,6 +264,31 @@ def chips(share: float) -> nr.RWP:
     return nr.RWP(NOISE, share, chips=4)
 
 
+def chips_of_a_body(rank: int, world: int) -> Found:
+    """Train a body under noise and a head with an optimizer of its own; each rank uses one of two first layers."""
+    body = seeded(
+        lambda: nn.ModuleList([nn.Linear(6, 4), nn.Linear(6, 4), nn.Sequential(nn.BatchNorm1d(4))]), 0
+    ).double()
+    head = seeded(lambda: nn.Linear(4, 3), 1).double()
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = body, head
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body[2](self.body[rank](x)))
+
+    model = DistributedDataParallel(Whole(), find_unused_parameters=True)
+    opt = nr.PerturbedOptimizer(torch.optim.SGD(body.parameters(), lr=0.1), chips(1.0), model)
+    other = torch.optim.SGD(head.parameters(), lr=0.1)
+    for step in range(STEPS):
+        other.zero_grad()
+        opt.step([closure_of(opt, model, x, y, []) for x, y in part(features(seed=step), rank, world, 2)])
+        other.step()
+    return {"weights": snapshot(model.module)}
+
+
 BATCHES = (32, 64, 96, 128)
 
 
@@ -305,6 +330,7 @@ def two_ranks() -> dict[str, Callable[[int, int], Found]]:
     for share in (1.0, 0.4):
         found[f"chips {share}"] = lambda r, w, s=share: share_of_batch(chips(s), r, w)
         found[f"chips {share}, micro"] = lambda r, w, s=share: share_of_batch(chips(s), r, w, micro=3)
+    found["chips of a body"] = chips_of_a_body
     for size in BATCHES:
         found[f"recipe {size}"] = lambda r, w, n=size: {"weights": recipe(n, Ranks(r, w))}
     for name, make in REFUSED.items():
@@ -481,6 +507,13 @@ def test_chips_are_those_of_one_process(results, share: float, variant: str, mic
     assert [found["passes"] for found in ranks] == [expected["passes"]] * 2
     shared = alone(nr.RWP(NOISE, share))["weights"]
     assert any((shared[n] - expected["weights"][n]).abs().max() > 1e-4 for n in shared)
+
+
+def test_chips_leave_the_averages_over_ranks_to_the_model(results) -> None:
+    """Of parameters that a rank does not use, and of those that another optimizer has; one of them a pass."""
+    assert in_step(of(results, "chips of a body"))
+    assert [found["sent"] for found in of(results, "chips 1.0, micro")] == [STEPS] * 2
+    assert [found["sent"] for found in of(results, "chips 0.4, micro")] == [2 * STEPS] * 2
 
 
 @pytest.mark.parametrize("size", BATCHES)
