@@ -63,11 +63,18 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
             "RWP, the same at 0.2 − at 0.05",
             ahead(folder, RAMPED_RWPS, RWPS, 0.2) - ahead(folder, RAMPED_RWPS, RWPS, 0.05),
         ),
-        Finding(
-            "(d)",
-            "a quadratic ramp beats a linear one",
-            "RWP 0.2, quadratic − linear at 0.2",
-            ahead(folder, RAMPED, "rwp 0.2 linear 0.7", 0.2),
+        *(
+            Finding(
+                "(d)",
+                f"a quadratic ramp beats {said}",
+                f"{name}, quadratic − {other.split()[0]} at 0.2",
+                ahead(folder, ramped, f"{method} {other}", 0.2),
+            )
+            for name, method, ramped, length in (
+                ("RWP 0.2", "rwp 0.2", RAMPED, 0.7),
+                ("SAM 0.2", "sam 0.2", RAMPED_SAMS[0], 0.5),
+            )
+            for said, other in (("a linear one", f"linear {length:g}"), ("off-to-on", "off-to-on 0.5"))
         ),
         Finding(
             "(e)",

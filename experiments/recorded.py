@@ -130,17 +130,28 @@ def ramped(family: str, strengths: Sequence[float], fractions: Sequence[float]) 
     return {f"{family} {s:g}, {100 * f:g}%": [f"{family} {s:g} quadratic {f:g}"] for s in strengths for f in fractions}
 
 
-SCHEDULED = ("rwp 0.2 linear 0.7", "rwp 0.2 quadratic 0.7", "rwp 0.3 quadratic 0.7", "sam 0.2 quadratic 0.5")
+SCHEDULED = (
+    "rwp 0.2 linear 0.7",
+    "rwp 0.2 quadratic 0.7",
+    "rwp 0.3 quadratic 0.7",
+    "rwp 0.2 off-to-on 0.5",
+    "sam 0.2 linear 0.5",
+    "sam 0.2 quadratic 0.5",
+    "sam 0.2 off-to-on 0.5",
+)
 
 
 def schedules() -> dict[str, list[str]]:
-    """Return a row for each family and schedule that is recorded."""
+    """Return a row for each family and schedule."""
     return {
         "rwp constant": [f"rwp {s:g}" for s in RWP],
         "rwp linear": ["rwp 0.2 linear 0.7"],
         "rwp quadratic": ["rwp 0.2 quadratic 0.7", "rwp 0.3 quadratic 0.7"],
+        "rwp off-to-on": ["rwp 0.2 off-to-on 0.5"],
         "sam constant": [f"sam {s:g}" for s in SAM],
+        "sam linear": ["sam 0.2 linear 0.5"],
         "sam quadratic": ["sam 0.2 quadratic 0.5"],
+        "sam off-to-on": ["sam 0.2 off-to-on 0.5"],
     }
 
 
