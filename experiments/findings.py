@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finding import At, Fall, Finding, Minus, StillBest, Sum, ahead
 from recorded import KERNELS, LAST, MARWP, NETWORKS, PLAIN, RAMPED, SMALL, WAS, severity
 
@@ -103,16 +105,21 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
     )
 
 
-OTHER_NETWORKS = (
-    *(
+def on_networks(unit: str, sizes: Sequence[int]) -> tuple[Finding, ...]:
+    """Return the findings (b) on networks of other sizes than that of the other tables."""
+    return tuple(
         Finding(
             "(b)",
             "RWP wins at large test noise",
-            f"{said}: RWP 0.2 − SAM 0.1 at 0.2",
+            f"{size} {unit}: RWP 0.2 − SAM 0.1 at 0.2",
             ahead(NETWORKS, f"{size} rwp 0.2", f"{size} sam 0.1", 0.2),
         )
-        for size, said in ((8, "8 layers"), (14, "14 layers"), (4, "4 channels"), (12, "12 channels"))
-    ),
+        for size in sizes
+    )
+
+
+WIDTHS = (
+    *on_networks("channels", (4, 12)),
     *(
         Finding(
             "(d)",
@@ -123,7 +130,7 @@ OTHER_NETWORKS = (
         for width in (4, 12)
     ),
 )
-"""Findings that tables 5 to 7 have on other networks."""
+"""Findings that tables 6 and 7 have on networks of other widths."""
 
 # Epochs 6 to 10 are where the three trainings recorded in `diagnostics/digits` were best.
 FIGURE_1 = (
@@ -246,10 +253,11 @@ WEIGHT_AUGMENTATION = (
 PAPERS = {
     "incorruptible": tuple(sorted((*incorruptible(SMALL), *FIGURE_1), key=lambda finding: finding.name)),
     "incorruptible-last": incorruptible(LAST),
-    "incorruptible-networks": OTHER_NETWORKS,
+    "incorruptible-depths": on_networks("layers", (8, 14)),
+    "incorruptible-widths": WIDTHS,
     "rwp": LI,
     "marwp": LI_2024,
     "was": WEIGHT_AUGMENTATION,
 }
-"""Findings by the folder of a paper; ``-last`` are those of its last epoch, whatever is best under noise, ``-networks``
-those on other networks."""
+"""Findings by the folder of a paper; ``-last`` are those of its last epoch, whatever is best under noise, ``-depths``
+and ``-widths`` those on networks of other sizes."""

@@ -289,7 +289,13 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "parts-pcm": lambda: means(PARTS, PCM, TIMES, each("robust", "mixing", "two draws", "distilled")),
     **{
         f"verdicts-{p}": (lambda p=p: _verdicts(p))
-        for p in ("incorruptible", "incorruptible-last", "incorruptible-networks", "rwp", "marwp", "was")
+        for p in (
+            "incorruptible",
+            *(f"incorruptible-{part}" for part in ("last", "depths", "widths")),
+            "rwp",
+            "marwp",
+            "was",
+        )
     },  # type: ignore[misc]
     "ablation": lambda: means(ABLATION, "gaussian", SIGMAS, AROUND_03),
     "ablation-pcm": lambda: means(ABLATION, PCM, TIMES, AROUND_03),
