@@ -88,6 +88,7 @@ def test_all_published_numbers_of_the_experiments_can_be_shown() -> None:
     assert len(cells) == sum(len(path.read_text().splitlines()) - 1 for path in files)
 
 
+@pytest.mark.slow
 def test_a_report_has_them_on_its_page_and_in_its_tables(gaussian: Path, file: Path, tmp_path: Path) -> None:
     report = write_report([gaussian], tmp_path / "out", published=[file])
     text = report.html.read_text()

@@ -98,7 +98,7 @@ def test_summary_csv_is_the_summary_of_all_draws(full):
     pd.testing.assert_frame_equal(read, summarize(draws), check_dtype=False)
 
 
-@pytest.mark.parametrize("name", ["full", "rich"])
+@pytest.mark.parametrize("name", ["full", pytest.param("rich", marks=pytest.mark.slow)])
 def test_the_page_loads_nothing_and_runs_our_script_alone(name, request):
     report = request.getfixturevalue(name)
     page, text = page_of(report), report.html.read_text(encoding="utf-8")
