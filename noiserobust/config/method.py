@@ -101,8 +101,8 @@ class MethodConfig:
         beta: of arwp: how long they are remembered, in [0, 1), by default 0.99.
         gradient: of was: through the transform, or straight.
         chips: of robust and rwp: equal parts of a batch that each have noise of their own, at the cost of one pass, >=
-            1. By default 1; with robust 4 or 2, if they divide a batch into parts of at least 32 examples, else 1: as
-            they are divided on data of less than a batch.
+            1. By default 1; with robust 4 or 2, if they divide a batch into parts of at least 32 examples, else 1. On
+            data of less than a batch those are divided like this, whatever is given above 1.
         per_micro_batch: of sam and asam: whether each micro-batch (see accumulate) ascends by itself (m-sharpness).
         two_batches: whether the perturbed pass has another batch than the clean one.
         same_dropout: whether both passes have the same dropout masks.

@@ -100,8 +100,9 @@ def data_parallel(model: nn.Module) -> DistributedDataParallel | None:
 def place(model: nn.Module) -> tuple[int, int]:
     """Return which rank of a DistributedDataParallel this is, and of how many; the only one without."""
     parallel = data_parallel(model)
-    group = None if parallel is None else parallel.process_group
-    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    if parallel is None:
+        return 0, 1
+    return dist.get_rank(parallel.process_group), dist.get_world_size(parallel.process_group)
 
 
 def local_gradients(model: nn.Module) -> AbstractContextManager[None]:
@@ -161,15 +162,13 @@ def noisy_rank(model: nn.Module) -> int | None:
     """
     if not dist.is_initialized():
         raise StateError("Expected a process group for `split_ranks`, but there is none; start with torchrun")
-    parallel = data_parallel(model)
-    if parallel is None:
+    if data_parallel(model) is None:
         raise InvalidValueError(
             f"Expected `model` to be in DistributedDataParallel for `split_ranks`, but got {type(model).__name__}"
         )
     if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
         raise InvalidValueError("Expected batch norm to stay on its rank with `split_ranks`, but got SyncBatchNorm")
-    world = dist.get_world_size(parallel.process_group)
+    rank, world = place(model)
     if world % 2:
         raise InvalidValueError(f"Expected an even number of ranks for `split_ranks`, but got {world}")
-    rank = dist.get_rank(parallel.process_group)
     return rank // 2 if rank % 2 else None

@@ -23,8 +23,8 @@ class Epoch:
         held_out_perturbed_accuracy: percent, mean over the noise draws of the selection.
         best: whether this is the best epoch so far.
         seconds: wall-clock time of the training passes.
-        micro_batches: of a step of each process; more than were asked for if there are more chips,
-            or memory was too short.
+        micro_batches: of a step of each process; more than were asked for if there are more chips, or
+            if memory was too short.
     """
 
     epoch: int

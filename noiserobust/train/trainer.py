@@ -89,9 +89,10 @@ class Trainer:
         self.augment = Augment(config.augment.crop, config.augment.flip)
         self.cutout = Cutout(config.augment.cutout)
         self.batch_size = min(config.batch_size, len(data))
-        self.chips = config.method.chips or 1
-        if len(data) < config.batch_size:
-            self.chips = divided(self.batch_size, config.accumulate) if self.chips > 1 else 1
+        method = config.method
+        if len(data) < config.batch_size and (method.chips or 1) > 1:
+            method = replace(method, chips=divided(self.batch_size, config.accumulate))
+        self.chips = method.chips or 1
         self.steps_per_epoch = len(data) // self.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
         self.parts = self._parts(self._micro_batches(config.accumulate))
@@ -100,7 +101,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
         self.optimizer = PerturbedOptimizer(
             build_optimizer(config.optimizer, model),
-            build_method(replace(config.method, chips=self.chips) if config.method.chips else config.method),
+            build_method(method),
             self.network,
             schedule=build_schedule(config.method.schedule),
             total_steps=self.total_steps,
