@@ -120,8 +120,8 @@ class ArrayData:
         count = round(fraction * len(self))
         if not 0 < count < len(self):
             raise InvalidValueError(
-                f"Expected `fraction` to leave both parts of {self.name} ({len(self)} examples) non-empty, "
-                f"but got {fraction!r}"
+                f"Expected the fraction of {self.name} ({len(self)} examples) that is held out to leave both parts "
+                f"non-empty, but got {fraction!r}"
             )
         labels = self.y.cpu().numpy()
         classes, sizes = np.unique(labels, return_counts=True)

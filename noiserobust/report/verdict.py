@@ -217,7 +217,7 @@ def _rank(analysis: Analysis) -> str:
     parts = [f"It is shown to be above {listed(shown, 6)}"] if len(shown) else []
     if len(open_):
         parts.append(f"{'not' if parts else 'It is not shown to be'} above {listed(open_, 6)}")
-    how = " (paired over train seeds, Holm, 5%)" if parts else ""
+    how = " (paired over train seeds, Holm over these methods, 5%)" if parts else ""
     said = f"{', and '.join(parts)}{how}." if parts else ""
     if len(untold):
         few = rows[rows["method"].isin(untold)]["n_seeds"].max() < 2

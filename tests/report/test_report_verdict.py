@@ -56,7 +56,7 @@ def test_one_method_without_a_clean_number(tmp_path):
 
 SHOWN = {0: 5.0, 1: 5.1, 2: 4.9}
 CHANCE = {0: 5.0, 1: -4.0, 2: 6.0}
-TESTED = "(paired over train seeds, Holm, 5%)"
+TESTED = "(paired over train seeds, Holm over these methods, 5%)"
 UNTOLD = "cannot be told: there are no two train seeds in common."
 
 
