@@ -30,14 +30,16 @@ GRID = {
 
 def load(name: str) -> ModuleType:
     """Return a script as a module; its neighbours are found as when it is run."""
-    sys.path.insert(0, str(EXPERIMENTS))
+    path = EXPERIMENTS / f"{name}.py"
+    neighbours = [str(path.parent), str(EXPERIMENTS)]
+    sys.path[:0] = neighbours
     try:
-        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # where dataclasses look for their module
         spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(EXPERIMENTS))
+        del sys.path[: len(neighbours)]
     return module
 
 
