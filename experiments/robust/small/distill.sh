@@ -5,6 +5,10 @@ set -e
 here="$(dirname "$0")"
 teachers=$(python "$here/../../trained.py" "$1" "$here/parts.yaml" --methods sgd)
 python "$here/../distill.py" --config "$here/parts.yaml" --seeds 0 6 7 --teachers $teachers --out "$2"
+for seed in . seed0 seed6 seed7; do
+  mkdir -p "$here/parts/train/distilled/$seed"
+  cp "$2/$seed"/*.[cj]s* "$here/parts/train/distilled/$seed"
+done
 for noise in gaussian laplace pcm-nandakumar-2019; do
   levels="0 0.05 0.1 0.15 0.2"
   [ $noise = laplace ] && levels="0.05 0.1"
