@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from noiserobust.data.imagefolder import EXTENSIONS
 from noiserobust.data.resize import ResizeCrop
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, MissingFileError
 from noiserobust.rng import Stream
 
 Key = tuple[int, Stream | None]
@@ -60,7 +60,9 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __init__(self, folder: Path, size: int) -> None:
         self.size = size
         self.middle = ResizeCrop(size, size * 256 // 224)
-        classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        if not folder.is_dir():
+            raise MissingFileError(f"Expected a folder of images {folder}, but there is none")
+        classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
         self.files: list[Path] = []
         self.labels: list[int] = []
         for label, name in enumerate(classes):
