@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(folder, tmp_pat
 
 
 def test_folders_that_hold_no_images_are_refused(tmp_path) -> None:
-    with pytest.raises(nr.NoiseRobustError, match="Expected a folder of images .*train, but there is none"):
+    with pytest.raises(nr.NoiseRobustError, match=r"Expected a folder of images .*train, but there is none"):
         images.Images(tmp_path / "train", 16)
     (tmp_path / "train" / ".hidden").mkdir(parents=True)
     Image.new("RGB", (20, 20)).save(tmp_path / "train" / ".hidden" / "0.png")
