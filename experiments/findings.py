@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finding import At, Fall, Finding, Minus, StillBest, Sum, ahead
-from recorded import KERNELS, LAST, MARWP, NETWORKS, PLAIN, RAMPED, SMALL, WAS, severity
+from recorded import KERNELS, LAST, MARWP, OF_DEPTHS, OF_WIDTHS, PLAIN, RAMPED, SMALL, WAS, severity
 
 EPOCHS = "incorruptible/small/figure1"
 RWPS = tuple(f"rwp {s:g}" for s in (0.05, 0.1, 0.2, 0.3))
@@ -105,27 +105,27 @@ def incorruptible(folder: str) -> tuple[Finding, ...]:
     )
 
 
-def on_networks(unit: str, sizes: Sequence[int]) -> tuple[Finding, ...]:
+def on_networks(folder: str, unit: str, sizes: Sequence[int]) -> tuple[Finding, ...]:
     """Return the findings (b) on networks of other sizes than that of the other tables."""
     return tuple(
         Finding(
             "(b)",
             "RWP wins at large test noise",
             f"{size} {unit}: RWP 0.2 − SAM 0.1 at 0.2",
-            ahead(NETWORKS, f"{size} rwp 0.2", f"{size} sam 0.1", 0.2),
+            ahead(folder, f"{size} rwp 0.2", f"{size} sam 0.1", 0.2),
         )
         for size in sizes
     )
 
 
 WIDTHS = (
-    *on_networks("channels", (4, 12)),
+    *on_networks(OF_WIDTHS, "channels", (4, 12)),
     *(
         Finding(
             "(d)",
             "a quadratic ramp beats constant strength",
             f"{width} channels: RWP 0.2, ramped − constant at 0.2",
-            ahead(NETWORKS, f"{width} {RAMPED}", f"{width} rwp 0.2", 0.2),
+            ahead(OF_WIDTHS, f"{width} {RAMPED}", f"{width} rwp 0.2", 0.2),
         )
         for width in (4, 12)
     ),
@@ -253,7 +253,7 @@ WEIGHT_AUGMENTATION = (
 PAPERS = {
     "incorruptible": tuple(sorted((*incorruptible(SMALL), *FIGURE_1), key=lambda finding: finding.name)),
     "incorruptible-last": incorruptible(LAST),
-    "incorruptible-depths": on_networks("layers", (8, 14)),
+    "incorruptible-depths": on_networks(OF_DEPTHS, "layers", (8, 14)),
     "incorruptible-widths": WIDTHS,
     "rwp": LI,
     "marwp": LI_2024,

@@ -108,7 +108,7 @@ def published_rwp(model: str) -> Lines:
     return table([f"paper, {model}", *cells], cells.reset_index().to_numpy().tolist())
 
 
-SMALL, LAST, NETWORKS = (f"incorruptible/small/{name}" for name in ("results", "last", "networks"))
+SMALL, LAST, OF_DEPTHS, OF_WIDTHS = (f"incorruptible/small/{name}" for name in ("results", "last", "depths", "widths"))
 ABLATION, FINAL, DIGITS, PARTS = (f"robust/small/{name}" for name in ("ablation", "final", "digits", "parts"))
 FINAL_LAST = "robust/small/final-last"
 MIXED, MARWP, WAS = "rwp/small/results", "marwp/small/results", "was/small/results"
@@ -270,8 +270,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "3": lambda: means(SMALL, "gaussian", SIGMAS, schedules()),
     "last": lambda: means(LAST, "gaussian", SIGMAS, constant("rwp", RWP) | constant("sam", SAM) | each(*SCHEDULED)),
     "4": lambda: means(SMALL, "laplace", (0.05, 0.1), constant("rwp", RWP) | constant("sam", SAM)),
-    "5": lambda: means(SMALL, "gaussian", SIGMAS, networks("layers", (8, 14, 20), 20, COMPARED), NETWORKS),
-    "6": lambda: means(SMALL, "gaussian", SIGMAS, networks("channels", (4, 8, 12), 8, (*COMPARED, RAMPED)), NETWORKS),
+    "5": lambda: means(SMALL, "gaussian", SIGMAS, networks("layers", (8, 14, 20), 20, COMPARED), OF_DEPTHS),
+    "6": lambda: means(SMALL, "gaussian", SIGMAS, networks("channels", (4, 8, 12), 8, (*COMPARED, RAMPED)), OF_WIDTHS),
     "8": lambda: means(SMALL, "gaussian", SIGMAS, ramped("rwp", (0.2, 0.3), (0.5, 0.7, 0.9))),
     "9": lambda: means(SMALL, "gaussian", SIGMAS, ramped("sam", (0.2,), (0.3, 0.5))),
     "gpu-hours": _hours,

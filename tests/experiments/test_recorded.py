@@ -197,7 +197,8 @@ GRIDS = {
         f"incorruptible/small/{g}" for g in ("table1", "table2", "table3", "table8", "table9", "readings")
     ],
     "incorruptible/small/last": [f"incorruptible/small/table{n}" for n in (1, 2, 3)],
-    "incorruptible/small/networks": ["incorruptible/small/table5", "incorruptible/small/table6"],
+    "incorruptible/small/depths": ["incorruptible/small/table5"],
+    "incorruptible/small/widths": ["incorruptible/small/table6"],
     "rwp/small/results": ["rwp/small/tables"],
     **{f"rwp/small/corrupted/evaluate/severity-{n}": ["rwp/small/corrupted"] for n in range(6)},
     "marwp/small/results": ["marwp/small/ablation"],
