@@ -71,9 +71,9 @@ def cost(paths: Iterable[Path]) -> list[str]:
         known |= hours
         rows.append([path.relative_to(HERE).as_posix(), str(len(hours)), f"{sum(hours.values()):,.0f}"])
     methods = ((1, False), (2, False), (2, True))  # SGD, SAM, RWP
-    known |= {f"{m} {how}": imagenet_seconds(m, *how) / 3600 for m in IMAGENET for how in methods}
-    imagenet = [hours for name, hours in known.items() if name.split()[0] in IMAGENET]
-    rows.append(["rwp/imagenet.sh", str(len(imagenet)), f"{sum(imagenet):,.0f}"])
+    imagenet = {f"{m} {how}": imagenet_seconds(m, *how) / 3600 for m in IMAGENET for how in methods}
+    known |= imagenet
+    rows.append(["rwp/imagenet.sh", str(len(imagenet)), f"{sum(imagenet.values()):,.0f}"])
     rows.append(["all, what they share once", str(len(known)), f"{sum(known.values()):,.0f}"])
     return table(["grid", "trainings", "GPU hours"], rows)
 

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 import noiserobust as nr
 from noiserobust.data.normalize import parse_normalize
-from noiserobust.errors import InvalidValueError
+from noiserobust.errors import InvalidValueError, check_integer
 from noiserobust.models.weights import write_weights
 from noiserobust.results.files import write_atomic
 from noiserobust.results.manifest import environment
@@ -85,6 +85,8 @@ class Training:
 
     def _check(self) -> None:
         args = self.args
+        check_integer("--epochs", args.epochs, minimum=1)
+        check_integer("--together", args.together, minimum=1)
         if self.test.classes != self.images.classes:
             raise InvalidValueError(
                 f"Expected train and val to have as many classes, but got {self.images.classes} and {self.test.classes}"
@@ -129,7 +131,7 @@ class Training:
         self.rows = state["epochs"]
 
     def train(self, stream: nr.Stream) -> float:
-        """Train for an epoch and return its mean loss."""
+        """Train for an epoch and return its mean loss: the clean one, or with split passes the mean of both."""
         self.network.train()
         noisy = stream.child("perturbed")  # each pass of RWP has a batch of its own
         streams = [stream, noisy] if self.args.method == "rwp" else [stream]

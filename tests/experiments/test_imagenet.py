@@ -182,6 +182,8 @@ def test_methods_are_those_of_the_paper() -> None:
     ("method", "more", "said"),
     [
         ("sam", ["--together", "3"], "multiple of --together 3"),
+        ("sam", ["--together", "0"], "--together. to be an integer >= 1, but got 0"),
+        ("sgd", ["--epochs", "0"], "--epochs. to be an integer >= 1, but got 0"),
         ("sgd", ["--batch", "37"], "--batch to be from 1 to 36 images, but got 37"),
         ("sgd", ["--batch", "0"], "--batch to be from 1 to 36 images, but got 0"),
     ],
